@@ -1,0 +1,46 @@
+"""Text to tokens and back, one way for training, evaluation and serving.
+
+Penn Treebank conventions as coco-caption applies them: lower case, clitics split off ("isn't" -> "is n't", "man's" ->
+"man 's"), hyphenated words whole, punctuation dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+# What coco-caption's tokeniser drops after tokenising (ptbtokenizer.py, PUNCTUATIONS).
+PUNCTUATION = frozenset(
+    ["''", "'", "``", "`", "-lrb-", "-rrb-", "-lcb-", "-rcb-", ".", "?", "!", ",", ":", "-", "--", "...", ";"]
+)
+CLITICS = ("'s", "'m", "'d", "'ll", "'re", "'ve", "n't")
+WHOLE = {"cannot": "can not", "gonna": "gon na", "gotta": "got ta", "wanna": "wan na", "gimme": "gim me"}
+
+_TOKEN = re.compile(
+    r"\d+(?:[.,:/]\d+)+|(?:[^\W\d_]\.){2,}|[\w][\w&]*(?:['’][^\W\d_]+)?(?:[-/][\w]+(?:['’][^\W\d_]+)?)*"
+    r"|['’](?:s|m|d|ll|re|ve)\b|[^\w\s]"
+)
+_CLITIC = re.compile(r"^(.+?)(n't|'(?:s|m|d|ll|re|ve))$")
+_DROPPED = frozenset("()[]{}\"“”‘’´«»…–—")
+
+
+def tokenize(text: str) -> list[str]:
+    """Tokens of a caption or question, lower case, without punctuation."""
+    tokens: list[str] = []
+    for token in _TOKEN.findall(text.lower()):
+        token = token.replace("’", "'")
+        if token in WHOLE:
+            tokens += WHOLE[token].split()
+        elif match := _CLITIC.match(token):
+            tokens += match.groups()
+        elif token not in PUNCTUATION and token not in _DROPPED:
+            tokens.append(token)
+    return tokens
+
+
+def sentence(tokens: Iterable[str]) -> str:
+    """Tokens as a person writes them; tokenize(sentence(x)) == x for every x that tokenize returns."""
+    text = ""
+    for token in tokens:
+        text += token if not text or token in CLITICS else f" {token}"
+    return text

@@ -1,0 +1,1 @@
+"""Measure captions: readers, metrics, batch evaluation."""

@@ -1,0 +1,1 @@
+"""Caption metrics, one file each."""

@@ -1,0 +1,1 @@
+"""Train captioners on COCO-format data."""
