@@ -63,6 +63,8 @@ class ModelConfig:
     """A name in captioner.model.encoder.BACKBONES."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """Travels with the encoder."""
+    encoder_stage: str | None = None
+    """The last stage of the encoder that is kept, by its name in torchvision; None: the last before pooling."""
     conditioning: Conditioning = "first_step"
     """How the picture starts the decoder; equations in captioner.model.decoder."""
     attention: Attention = "none"
@@ -75,6 +77,8 @@ class ModelConfig:
     """Channels of a grid cell after the projection that all captions of a picture share."""
     attention_size: int = 256
     """Units of the hidden layer that scores a grid cell; only with attention."""
+    positions: bool = False
+    """Whether each grid cell has a learned vector added to its features, so that the decoder knows where it is."""
     layers: int = 1
     """Stacked LSTM layers."""
     dropout: float = 0.5

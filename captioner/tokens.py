@@ -21,7 +21,7 @@ _TOKEN = re.compile(
     r"|['’](?:s|m|d|ll|re|ve)\b|[^\w\s]"
 )
 _CLITIC = re.compile(r"^(.+?)(n't|'(?:s|m|d|ll|re|ve))$")
-_DROPPED = frozenset("()[]{}\"“”‘’´«»…–—")
+_DROPPED = frozenset('()[]{}"“”‘’´«»…–—')
 
 
 def tokenize(text: str) -> list[str]:
@@ -40,7 +40,10 @@ def tokenize(text: str) -> list[str]:
 
 def sentence(tokens: Iterable[str]) -> str:
     """Tokens as a person writes them; tokenize(sentence(x)) == x for every x that tokenize returns."""
-    text = ""
+    text = previous = ""
     for token in tokens:
-        text += token if not text or token in CLITICS else f" {token}"
+        # A clitic is written onto its word, unless the two would read as something else ("'s" and "n't").
+        glued = token in CLITICS and previous not in CLITICS and tokenize(previous + token) == [previous, token]
+        text += token if not text or glued else f" {token}"
+        previous = token
     return text

@@ -1,0 +1,167 @@
+"""The engine that everything uses: photos in, captions out, through three stages that can be run one by one.
+
+    pixels = captioner.pixels(photo)            decode, turn upright, resize
+    grid   = captioner.encode(pixels[None])     the encoder's graph
+    found  = captioner.search(grid, options)    the decoder's graph, with beam search inside
+
+Axes: B photos, H height, W width, 3 red, green and blue, P grid cells (row by row), C channels, K beams, T steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captioner.bundle import Bundle, Precision
+from captioner.config import SearchOptions
+from captioner.engine import Provider, Session
+from captioner.images import LIMITS, ImageLimits, Photo
+from captioner.preprocess import load_pixels
+from captioner.results import Caption, Word
+from captioner.tokens import sentence
+from captioner.vocabulary import END, PAD
+
+NEVER = -1e9  # the first score of all beams but one, so that the search starts from one empty sentence
+IMPOSSIBLE = -1e8  # below it a beam never came from that empty sentence: there are fewer sentences than beams
+
+__all__ = ["Captioner", "Photo"]
+
+
+class Captioner:
+    """A loaded model; safe to use from several threads."""
+
+    def __init__(
+        self, bundle: Bundle, precision: Precision, encoder: Session, decoder: Session, limits: ImageLimits = LIMITS
+    ):
+        self.bundle = bundle
+        self.precision = precision
+        self.limits = limits
+        self.provider: Provider = "cuda" if encoder.provider == decoder.provider == "cuda" else "cpu"
+        """What onnxruntime really uses for both graphs."""
+        self._encoder = encoder
+        self._decoder = decoder
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path | Bundle,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        provider: Provider = "cpu",
+        require_gpu: bool = False,
+        limits: ImageLimits = LIMITS,
+    ) -> Captioner:
+        """Open a bundle. precision: None for int8 where it is there. threads: of one run, None for all usable cores.
+
+        Raises BundleError, or EngineError (no onnxruntime, or require_gpu and there is none).
+        """
+        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        if precision is None:
+            precision = "int8" if "int8" in bundle.precisions else "fp32"
+        graphs = (bundle.graph("encoder", precision), bundle.graph("captioner", precision))
+        encoder, decoder = (Session(graph, threads, provider, require_gpu) for graph in graphs)
+        return cls(bundle, precision, encoder, decoder, limits)
+
+    def options(
+        self,
+        beam_size: int | None = None,
+        max_words: int | None = None,
+        captions: int | None = None,
+        length_power: float | None = None,
+    ) -> SearchOptions:
+        """Search settings; None is the bundle's default, for captions the best 3 or as many as there are beams."""
+        default = self.bundle.search
+        beams = default.beam_size if beam_size is None else beam_size
+        return SearchOptions(
+            beam_size=beams,
+            max_words=default.max_words if max_words is None else max_words,
+            captions=max(1, min(3, beams)) if captions is None else captions,
+            length_power=default.length_power if length_power is None else length_power,
+        )
+
+    def caption(
+        self,
+        photo: Photo,
+        beam_size: int | None = None,
+        max_words: int | None = None,
+        captions: int | None = None,
+        length_power: float | None = None,
+    ) -> list[Caption]:
+        """The best captions of one photo, best first; settings as in options(). Raises BadImage or ValueError."""
+        return self.caption_batch([photo], self.options(beam_size, max_words, captions, length_power))[0]
+
+    def caption_batch(self, photos: Sequence[Photo], options: SearchOptions | None = None) -> list[list[Caption]]:
+        """Captions of photos of any sizes in one run; options None are the bundle's own (one caption each)."""
+        if not photos:
+            return []
+        pixels_BHW3 = np.stack([self.pixels(photo) for photo in photos])
+        return self.search(self.encode(pixels_BHW3), options or self.bundle.search)
+
+    def pixels(self, photo: Photo) -> NDArray[np.uint8]:
+        """The encoder's input [H, W, 3] for one photo; raises BadImage."""
+        return load_pixels(photo, self.bundle.model.preprocessing, self.limits)
+
+    def encode(self, pixels_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the encoder sees in every grid cell [B, P, C]."""
+        size = self.bundle.model.preprocessing
+        wanted = (size.height, size.width, 3)
+        if pixels_BHW3.ndim != 4 or pixels_BHW3.shape[1:] != wanted or pixels_BHW3.dtype != np.uint8:
+            got = f"{pixels_BHW3.dtype} {list(pixels_BHW3.shape)}"
+            raise ValueError(f"pixels must be uint8 [photos, {', '.join(map(str, wanted))}], got {got}")
+        return self._encoder.run(["grid"], {"pixels": pixels_BHW3})[0]
+
+    def search(self, grid_BPC: NDArray[np.float32], options: SearchOptions) -> list[list[Caption]]:
+        """The best captions of every photo, best first; fewer than asked only if there are no more sentences."""
+        first_scores_K = np.full(options.beam_size, NEVER, np.float32)
+        first_scores_K[0] = 0.0
+        inputs: dict[str, NDArray[Any]] = {
+            "grid": grid_BPC,
+            "first_scores": first_scores_K,
+            "steps": np.arange(options.max_words, dtype=np.int64),
+            "length_power": np.array(options.length_power, np.float32),
+            "wanted": np.array(options.captions, np.int64),
+        }
+        outputs = ["words", "word_log_probs", "log_probs", "scores"]
+        if self.bundle.model.attention == "none":
+            words_BKT, each_BKT, total_BK, scores_BK = self._decoder.run(outputs, inputs)
+            attention_BKTP = None
+        else:
+            words_BKT, each_BKT, total_BK, scores_BK, attention_BKTP = self._decoder.run(
+                [*outputs, "attention"], inputs
+            )
+        return [
+            [
+                self._caption(
+                    words_BKT[b, k],
+                    each_BKT[b, k],
+                    float(total_BK[b, k]),
+                    float(scores_BK[b, k]),
+                    None if attention_BKTP is None else attention_BKTP[b, k],
+                )
+                for k in range(options.captions)
+                if total_BK[b, k] > IMPOSSIBLE
+            ]
+            for b in range(len(words_BKT))
+        ]
+
+    def _caption(
+        self,
+        words_T: NDArray[np.int64],
+        each_T: NDArray[np.float32],
+        log_prob: float,
+        score: float,
+        attention_TP: NDArray[np.float32] | None,
+    ) -> Caption:
+        rows, columns, _ = self.bundle.grid
+        words = []
+        for t, number in enumerate(words_T):
+            if number in (END, PAD):
+                break
+            # A copy: a view would keep the attention of the whole batch in memory.
+            attention = None if attention_TP is None else attention_TP[t].reshape(rows, columns).copy()
+            words.append(Word(self.bundle.vocabulary.words[number], float(each_T[t]), attention))
+        return Caption(sentence(word.text for word in words), log_prob, score, tuple(words))

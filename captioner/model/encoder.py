@@ -1,0 +1,149 @@
+"""A torchvision CNN cut before pooling: a photo in, a grid of feature vectors out.
+
+Shapes: B pictures, H x W pixels, P grid cells (rows x columns, row by row), C channels.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from captioner.config import Preprocessing
+
+# The heads of torchvision's classifiers, and the pooling before them: what comes after the grid.
+HEADS = frozenset(["avgpool", "fc", "classifier", "aux1", "aux2", "AuxLogits", "dropout"])
+# Trained on pixels in [-1, 1]: torchvision hides this in their `transform_input`, which is outside the cut.
+HALF_RANGE = frozenset(["googlenet", "inception_v3"])
+# Names whose builder also makes training-only heads that the cut throws away.
+WITHOUT_AUX = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+NOT_CNN = ("vit_", "swin_", "maxvit")
+
+
+def backbones() -> list[str]:
+    """Names of the torchvision CNNs that can be an encoder."""
+    return [name for name in models.list_models(module=models) if not name.startswith(NOT_CNN)]
+
+
+def preprocessing_of(name: str, height: int = 224, width: int = 224) -> Preprocessing:
+    """What the torchvision weights of this CNN expect, at the given size in pixels."""
+    plain = Preprocessing(height=height, width=width)
+    return replace(plain, mean=(0.5,) * 3, std=(0.5,) * 3) if name in HALF_RANGE else plain
+
+
+class Encoder(nn.Module):
+    """uint8 pixels [B, H, W, 3] to a grid [B, P, C]; normalises inside, so every caller hands over plain RGB.
+
+    `weights` is "random", "torchvision" (its default weights, downloaded), "torchvision:NAME" (a member of the CNN's
+    weights enum), or a .safetensors, .pth or .pt file in torchvision's parameter names; a classifier in it is ignored.
+    `stage` is the last stage kept, None for all before pooling.
+    """
+
+    mean_3: Tensor
+    std_3: Tensor
+
+    def __init__(self, name: str, preprocessing: Preprocessing, weights: str = "random", stage: str | None = None):
+        super().__init__()
+        if name not in backbones():
+            raise ValueError(f"encoder must be one of {', '.join(backbones())}, got {name!r}")
+        self.name = name
+        self.stages = nn.Sequential(_cut(_build(name, weights)))
+        if stage is not None:
+            self.stages = self.stages[: self._stage(stage) + 1]
+        self.register_buffer("mean_3", torch.tensor(preprocessing.mean) * 255, persistent=False)
+        self.register_buffer("std_3", torch.tensor(preprocessing.std) * 255, persistent=False)
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        with torch.no_grad():
+            probe = self.eval().feature_map(torch.zeros(1, preprocessing.height, preprocessing.width, 3).byte())
+        self.train()
+        if probe.dim() != 4:
+            raise ValueError(f"encoder {name} does not end in a grid: its output has shape {tuple(probe.shape)}")
+        self.rows, self.columns, self.channels = probe.shape[2], probe.shape[3], probe.shape[1]
+
+    def fine_tune_from(self, stage: str | None) -> None:
+        """Train this stage and all after it; None freezes the whole encoder, "all" trains it from the first stage."""
+        first = len(self.stages) if stage is None else 0 if stage == "all" else self._stage(stage)
+        for n, module in enumerate(self.stages):
+            for parameter in module.parameters():
+                parameter.requires_grad_(n >= first)
+        self.train(self.training)
+
+    def _stage(self, stage: str) -> int:
+        names = [name for name, _ in self.stages.named_children()]
+        if stage not in names:
+            raise ValueError(f"stage of {self.name} must be one of {', '.join(names)}, got {stage!r}")
+        return names.index(stage)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """As nn.Module, but frozen stages keep their stored batch-norm statistics."""
+        super().train(mode)
+        for module in self.stages.children():
+            if not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
+
+    def feature_map(self, pixels_BHW3: Tensor) -> Tensor:
+        """The cut network's own output [B, C, rows, columns]."""
+        normal_BHW3 = (pixels_BHW3.to(self.mean_3.dtype) - self.mean_3) / self.std_3
+        out: Tensor = self.stages(normal_BHW3.permute(0, 3, 1, 2))
+        return out
+
+    def forward(self, pixels_BHW3: Tensor) -> Tensor:
+        return self.feature_map(pixels_BHW3).flatten(2).transpose(1, 2)
+
+
+def _build(name: str, weights: str) -> nn.Module:
+    extra = WITHOUT_AUX.get(name, {})
+    if weights == "random":
+        model: nn.Module = models.get_model(name, weights=None, **extra)
+    elif weights.startswith("torchvision"):
+        member = weights.partition(":")[2] or "DEFAULT"
+        model = models.get_model(name, weights=member)
+    else:
+        model = models.get_model(name, weights=None, **extra)
+        _load_file(model, name, Path(weights))
+    return model
+
+
+def _load_file(model: nn.Module, name: str, path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"encoder weights file is missing: {path}")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as e:
+        raise ValueError(f"{path} does not hold weights of {name}: {str(e).splitlines()[-1].strip()}") from e
+    unexpected = [key for key in unexpected if key.split(".")[0] not in HEADS]
+    missing = [k for k in missing if k.split(".")[0] not in HEADS and not k.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        first = (missing or unexpected)[0]
+        raise ValueError(
+            f"{path} does not hold weights of {name}: {len(missing)} missing and {len(unexpected)} unknown parameters, "
+            f"first {first}"
+        )
+
+
+def _cut(model: nn.Module) -> OrderedDict[str, nn.Module]:
+    """Stages of a classifier up to its last grid, in order and by name."""
+    stages = OrderedDict((name, module) for name, module in model.named_children() if name not in HEADS)
+    if list(stages) in (["features"], ["layers"]):
+        stages = OrderedDict(next(iter(stages.values())).named_children())
+    last = list(stages)[-1]
+    if isinstance(stages[last], nn.MaxPool2d):  # VGG and AlexNet pool once more inside `features`
+        del stages[last]
+    if isinstance(model, models.DenseNet):  # its last ReLU is a function in forward()
+        stages["relu"] = nn.ReLU()
+    return stages

@@ -1,0 +1,83 @@
+"""The two ONNX graphs of a captioner: encoder.onnx and captioner.onnx, the search inside the latter.
+
+Shapes: B pictures, H x W pixels, P grid cells, C channels, K beams, T steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from captioner.model import search
+from captioner.model.network import CaptionNetwork
+
+OPSET = 20
+ENCODER, CAPTIONER = "encoder.onnx", "captioner.onnx"
+SEARCH_INPUTS = ("grid", "first_scores", "steps", "length_power", "wanted")
+SEARCH_OUTPUTS = ("words", "word_log_probs", "log_probs", "scores", "attention")
+
+
+class _SearchGraph(nn.Module):
+    """The search with outputs as a plain tuple, without the maps where there is no attention."""
+
+    def __init__(self, network: CaptionNetwork):
+        super().__init__()
+        self.search, self.maps = network.search, network.config.attention != "none"
+
+    def forward(
+        self, grid_BPC: Tensor, first_scores_K: Tensor, steps_T: Tensor, length_power: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, ...]:
+        found = self.search(grid_BPC, first_scores_K, steps_T, length_power, wanted)
+        return tuple(found) if self.maps else tuple(found)[:-1]
+
+
+def write_encoder(network: CaptionNetwork, path: Path) -> None:
+    """encoder.onnx: uint8 `pixels` [B, H, W, 3] to float32 `grid` [B, P, C]."""
+    size = network.config.preprocessing
+    pixels_BHW3 = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            network.encoder, (pixels_BHW3,), dynamo=True, verbose=False, opset_version=OPSET, input_names=["pixels"],
+            output_names=["grid"], dynamic_shapes=({0: torch.export.Dim("batch", max=1024)},),
+        )  # fmt: skip
+    _save(program, path)
+
+
+def write_captioner(network: CaptionNetwork, path: Path) -> None:
+    """captioner.onnx: a grid, the search's options and the steps, to hypotheses; any B, K and T."""
+    rows, columns, channels = network.grid
+    given = (torch.randn(2, rows * columns, channels), *search.inputs(7, 20, 0.7, 3))
+    size = torch.export.Dim
+    shapes = ({0: size("batch", max=1024)}, {0: size("beams", min=1, max=64)}, {0: size("steps", max=64)}, None, None)
+    outputs = SEARCH_OUTPUTS[: 5 if network.config.attention != "none" else 4]
+    with _quiet():
+        program = torch.onnx.export(
+            _SearchGraph(network).eval(), given, dynamo=True, verbose=False, opset_version=OPSET,
+            input_names=list(SEARCH_INPUTS), output_names=list(outputs), dynamic_shapes=shapes,
+        )  # fmt: skip
+    _save(program, path)
+
+
+def _save(program: torch.onnx.ONNXProgram | None, path: Path) -> None:
+    assert program is not None
+    program.save(str(path), external_data=False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own deprecations and logs each step; neither is the caller's business."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)

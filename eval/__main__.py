@@ -1,0 +1,38 @@
+"""python -m eval captions | pointing | score | speed: measure a bundle, or anybody's results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from captioner.engine import EngineError
+from eval import captions, pointing, results, speed
+
+COMMANDS = {
+    "captions": (captions, "caption a split with a bundle and score it"),
+    "pointing": (pointing, "see whether attention lies on the things that captions name"),
+    "score": (results, "score a file of COCO results"),
+    "speed": (speed, "time one photo, stage by stage, beside eager torch"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, 1 for what the person can put right (one sentence on stderr), 2 for wrong flags."""
+    parser = argparse.ArgumentParser(prog="python -m eval", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (module, description) in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=description, description=description))
+    args = parser.parse_args(arguments)
+    try:
+        COMMANDS[args.command][0].main(args)
+    except (ValueError, OSError, EngineError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Fixtures: the shared data where it is, and tiny bundles with random weights through the real export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from captioner.config import ModelConfig, Preprocessing, SearchOptions
+from captioner.model.export import write_bundle
+from captioner.model.network import CaptionNetwork
+from captioner.vocabulary import END, MARKS, Vocabulary
+
+torch.set_num_threads(2)
+
+ROOT = Path(__file__).resolve().parents[1]
+WORDS = """a the man woman dog cat ball red blue green big small runs sits jumps plays on in with and grass water
+'s""".split()  # noqa: SIM905
+TINY = ModelConfig(
+    encoder="alexnet", preprocessing=Preprocessing(64, 64), attention="soft", hidden_size=32, embed_size=24,
+    feature_size=16, attention_size=8,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and weights beside the checkout."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder ../shared with real pictures and weights is missing")
+    return folder
+
+
+def tiny_network(config: ModelConfig = TINY, words: int = len(WORDS) + len(MARKS), seed: int = 0) -> CaptionNetwork:
+    """Random weights, sharpened so that captions differ and end."""
+    torch.manual_seed(seed)
+    network = CaptionNetwork(config, words).eval()
+    with torch.no_grad():
+        network.decoder.embed.weight *= 6
+        network.decoder.words.bias[END] = 1.0
+    return network
+
+
+def tiny_photos(count: int = 8, height: int = 64, width: int = 64) -> list[np.ndarray]:
+    """Smooth random colours, uint8 [H, W, 3]."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    return [np.kron(c, np.ones((height // 4, width // 4, 1), np.uint8)) for c in coarse]
+
+
+def _bundle(name: str, config: ModelConfig) -> Path:
+    """Export takes a minute on a busy machine, so a bundle is kept until the code that writes it changes."""
+    code = sorted([*(ROOT / "captioner").glob("*.py"), *(ROOT / "captioner/model").glob("*.py"), Path(__file__)])
+    digest = sha256(b"".join(path.read_bytes() for path in code) + torch.__version__.encode()).hexdigest()[:16]
+    folder = ROOT / ".cache" / "test-bundles" / f"{name}-{digest}"
+    if not (folder / "manifest.json").exists():
+        search = SearchOptions(7, 12)
+        write_bundle(tiny_network(config), Vocabulary([*MARKS, *WORDS]), "tiny", search, tiny_photos(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> Path:
+    """A bundle with soft attention, fp32 and int8; read only."""
+    return _bundle("soft", TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle_inject() -> Path:
+    """A bundle without attention; read only."""
+    return _bundle("inject", replace(TINY, attention="none"))

@@ -1,0 +1,48 @@
+"""python -m training RECIPE --data FOLDER: train, or continue, a run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import torch
+
+from training.loop import Places, fit
+from training.recipes import RECIPES
+from training.scenes import draw_splits
+
+
+def main() -> int:
+    """Parse the command line, train, print the best epoch."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    parser.add_argument("recipe", choices=sorted(RECIPES))
+    parser.add_argument("--data", type=Path, help="folder that the recipe's files are in; scenes draws its own")
+    parser.add_argument("--out", type=Path, help="the run's folder (default: runs/RECIPE); an unfinished run goes on")
+    parser.add_argument("--features", type=Path, help="memory maps of pictures (default: features beside the run)")
+    parser.add_argument(
+        "--encoder-weights", default="random", help='"random", "torchvision", "torchvision:NAME" or a weights file'
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    out = args.out or Path("runs") / args.recipe
+    if args.recipe == "scenes":
+        args.data = args.data or out.parent / "scenes-data"
+        draw_splits(args.data)
+    elif args.data is None:
+        parser.error(f"--data is needed: the folder with {RECIPES[args.recipe]().train.annotations}")
+    places = Places(args.data, out, args.features or out.parent / "features", args.encoder_weights)
+    try:
+        best = fit(RECIPES[args.recipe](), places, torch.device(args.device), args.checkpoint_seconds)
+    except ValueError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    print(f"{out}: " + ", ".join(f"{name} {value:.4g}" for name, value in best.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

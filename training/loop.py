@@ -1,0 +1,273 @@
+"""The training loop: resumable at any step, and bit for bit the same on a CPU whether or not it was interrupted.
+
+Nothing random is carried along: the order comes from (seed, epoch) and dropout from (seed, step).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from captioner.atomic import replace_file, write_json, write_text
+from captioner.model.network import CaptionNetwork
+from captioner.tokens import tokenize
+from captioner.vocabulary import Vocabulary
+from eval.coco import load_split
+from training import checkpoint
+from training.data import PictureSet, TrainingBatches, picture_set
+from training.loss import CaptionLoss
+from training.recipes import CaptionFiles, Recipe
+from training.validate import validate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run finds and leaves its files."""
+
+    data: Path
+    """Folder that the recipe's files are relative to."""
+    out: Path
+    """The run: checkpoints, weights, vocabulary, one line of metrics an epoch."""
+    features: Path
+    """Memory maps of pictures, shared by runs."""
+    encoder_weights: str = "random"
+    """See captioner.model.encoder.Encoder."""
+
+
+def fit(recipe: Recipe, places: Places, device: torch.device, checkpoint_seconds: float = 60.0) -> dict[str, float]:
+    """Train to the end and return the best epoch's validation metrics; continues what `places.out` holds.
+
+    The run's folder then has best.safetensors (the averaged weights with the best validation), run.json,
+    vocabulary.json, metrics.jsonl and TensorBoard's files. Under torchrun, the processes share each batch.
+    """
+    with _processes() as (process, processes):
+        if process == 0:
+            places.out.mkdir(parents=True, exist_ok=True)
+        splits = [_split(files, places.data) for files in (recipe.train, recipe.validation)]
+        vocabulary = Vocabulary.build(
+            (tokenize(text) for picture in splits[0].pictures for text in picture.captions), recipe.min_count
+        )
+        torch.manual_seed(recipe.seed)
+        network = CaptionNetwork(recipe.model, len(vocabulary), places.encoder_weights).to(device)
+        trains = recipe.fine_tune is not None
+        network.encoder.fine_tune_from(recipe.fine_tune)
+        network.train()
+        if process > 0:
+            dist.barrier()  # the first process makes the caches, the others find them
+        train_images = picture_set(splits[0], network, trains, recipe.views, places.features)
+        validation_images = picture_set(splits[1], network, trains, 1, places.features)
+        if processes > 1 and process == 0:
+            dist.barrier()
+        batches = TrainingBatches(
+            train_images, vocabulary, recipe.batch_pictures, recipe.longest, recipe.seed, process, processes
+        )
+        run = _Run(recipe, places, network, vocabulary, batches, validation_images, device, process, processes)
+        return run.go(checkpoint_seconds)
+
+
+def _split(files: CaptionFiles, data: Path):  # type: ignore[no-untyped-def]
+    return load_split(data / files.annotations, data / files.pictures, files.split)
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[int, int]]:
+    """This process's number and how many there are; joins them if torchrun started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0, 1
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield dist.get_rank(), dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
+
+
+class _Run:
+    """The state of a run and its steps."""
+
+    def __init__(
+        self, recipe: Recipe, places: Places, network: CaptionNetwork, vocabulary: Vocabulary,
+        batches: TrainingBatches, validation: PictureSet, device: torch.device, process: int, processes: int,
+    ):  # fmt: skip
+        self.recipe, self.network, self.vocabulary = recipe, network, vocabulary
+        self.data, self.out = places.data.resolve(), places.out
+        self.batches, self.validation, self.device, self.process = batches, validation, device, process
+        self.loss: nn.Module = CaptionLoss(network, recipe.label_smoothing, recipe.doubly_stochastic)
+        if processes > 1:
+            self.loss = nn.parallel.DistributedDataParallel(self.loss, broadcast_buffers=False)
+        self.optimizer = torch.optim.AdamW(parameter_groups(recipe, network), betas=(0.9, 0.98))
+        self.average = {name: value.detach().clone() for name, value in self._trained().items()}
+        self.step, self.loss_sum = 0, 0.0
+        self.best: dict[str, float] = {}
+        cuda = device.type == "cuda"
+        half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float16
+        self.autocast = (lambda: torch.autocast("cuda", half)) if cuda else nullcontext
+        self.scaler = torch.amp.GradScaler("cuda", enabled=cuda and half == torch.float16)
+        self.settings = {
+            "recipe": json.loads(json.dumps(asdict(recipe))),
+            "vocabulary": sha256(json.dumps(vocabulary.words).encode()).hexdigest(),
+            "encoder_weights": places.encoder_weights,
+            "grid": list(network.grid),
+        }
+
+    def go(self, checkpoint_seconds: float) -> dict[str, float]:
+        self._resume()
+        if self.process == 0:
+            self.vocabulary.save(self.out / "vocabulary.json")
+            write_json(self.out / "run.json", {**self.settings, "data": str(self.data)})
+        writer = SummaryWriter(self.out / "tensorboard", purge_step=self.step) if self.process == 0 else None
+        while (epoch := self.step // len(self.batches)) < self.recipe.epochs:
+            started = time.monotonic()
+            self._epoch(epoch, checkpoint_seconds)
+            with self._averaged():
+                metrics = validate(
+                    self.network, self.validation, self.vocabulary, self.recipe.validate_with, self.device
+                )
+                better = metrics[self.recipe.keep_best_by] > self.best.get(self.recipe.keep_best_by, -math.inf)
+                if better:
+                    self.best = {"epoch": epoch + 1, **metrics}
+                    if self.process == 0:
+                        replace_file(self.out / "best.safetensors", self.network.save)
+            line = {"epoch": epoch + 1, "step": self.step, "loss": self.loss_sum / len(self.batches), **metrics}
+            self.loss_sum = 0.0
+            if self.process == 0 and writer:
+                seconds = round(time.monotonic() - started, 1)
+                self._add_line({**line, "kept": better, "seconds_since_start_or_resume": seconds})
+                for name, value in line.items():
+                    writer.add_scalar(name, value, epoch + 1)
+                writer.flush()
+                log.info("%s", " ".join(f"{k}={v:.4g}" for k, v in line.items()))
+                checkpoint.save(self.out, self.step, self._state())
+        if writer:
+            writer.close()
+        return self.best
+
+    def _epoch(self, epoch: int, checkpoint_seconds: float) -> None:
+        steps, first = len(self.batches), self.step % len(self.batches)
+        saved = time.monotonic()
+        bar = tqdm(total=steps, initial=first, desc=f"epoch {epoch + 1}/{self.recipe.epochs}", unit="batch",
+                   leave=False, disable=self.process > 0)  # fmt: skip
+        with bar:
+            for batch in self.batches.epoch(epoch, first):
+                loss = self._train_step(batch.to(self.device))
+                self.loss_sum += loss
+                self.step += 1
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.3f}")
+                unfinished = self.step % steps
+                if self.process == 0 and unfinished and time.monotonic() - saved >= checkpoint_seconds:
+                    checkpoint.save(self.out, self.step, self._state())
+                    saved = time.monotonic()
+
+    def _train_step(self, batch: Any) -> float:
+        recipe = self.recipe
+        torch.manual_seed(((recipe.seed * 1_000_003 + self.step) * 1009 + self.process) % 2**63)
+        scale = self._learning_rate_share()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * scale
+        with self.autocast():
+            loss = self.loss(batch)
+        if not math.isfinite(value := float(loss.detach())):
+            raise FloatingPointError(f"loss is {value} at step {self.step}: lower learning_rate or clip_norm")
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        clip(parameters, recipe.clip_norm, recipe.clip_value)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        decay = min(recipe.average_decay, (1 + self.step) / (10 + self.step))
+        trained = self._trained()
+        with torch.no_grad():
+            for name, average in self.average.items():
+                if average.is_floating_point():
+                    average.lerp_(trained[name], 1 - decay)
+                else:
+                    average.copy_(trained[name])
+        return value
+
+    def _learning_rate_share(self) -> float:
+        total = self.recipe.epochs * len(self.batches)
+        warm = min(1.0, (self.step + 1) / max(1, self.recipe.warmup_steps))
+        return warm * 0.5 * (1 + math.cos(math.pi * self.step / total))
+
+    def _trained(self) -> dict[str, Tensor]:
+        frozen = self.recipe.fine_tune is None
+        return {k: v for k, v in self.network.state().items() if not (frozen and k.startswith("encoder."))}
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The network with the averaged weights, for as long as the block lasts."""
+        if not self.recipe.average_decay:
+            yield
+            return
+        own = {name: value.detach().clone() for name, value in self.network.state().items()}
+        self.network.load_state({**own, **self.average})
+        yield
+        self.network.load_state(own)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "network": self._trained(), "average": self.average, "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(), "step": self.step, "loss_sum": self.loss_sum, "best": self.best,
+            "settings": self.settings,
+        }  # fmt: skip
+
+    def _resume(self) -> None:
+        if (state := checkpoint.newest(self.out)) is None:
+            return
+        for name, value in self.settings.items():
+            if state["settings"][name] != value:
+                raise ValueError(f"{self.out} was trained with another {name}: use another --out, or delete it")
+        self.network.load_state({**self.network.state(), **state["network"]})
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.loss_sum, self.best = state["step"], state["loss_sum"], state["best"]
+        log.info("continuing %s at step %d", self.out, self.step)
+
+    def _add_line(self, line: dict[str, Any]) -> None:
+        """One line an epoch: an epoch whose checkpoint was lost is written again, not twice."""
+        path = self.out / "metrics.jsonl"
+        old = path.read_text().splitlines() if path.exists() else []
+        kept = [text for text in old if text.endswith("}") and json.loads(text)["epoch"] < line["epoch"]]
+        write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
+
+
+def parameter_groups(recipe: Recipe, network: CaptionNetwork) -> list[dict[str, Any]]:
+    """What trains, by learning rate and weight decay: matrices decay, biases, norms and word vectors' biases do not."""
+    groups = []
+    for part, peak in ((network.decoder, recipe.learning_rate), (network.encoder, recipe.encoder_learning_rate)):
+        trained = [p for p in part.parameters() if p.requires_grad]
+        for matrices in (True, False):
+            chosen = [p for p in trained if (p.dim() > 1) == matrices]
+            if chosen:
+                decay = recipe.weight_decay if matrices else 0.0
+                groups.append({"params": chosen, "lr": peak, "peak": peak, "weight_decay": decay})
+    return groups
+
+
+def clip(parameters: list[nn.Parameter], norm: float | None, value: float | None) -> None:
+    """Clip gradients in place: elements by absolute value, then all of them together by their L2 norm."""
+    if value is not None:
+        nn.utils.clip_grad_value_(parameters, value)
+    if norm is not None:
+        nn.utils.clip_grad_norm_(parameters, norm)
