@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def main() -> int:
     parser.add_argument(
         "--encoder-weights", default="random", help='"random", "torchvision", "torchvision:NAME" or a weights file'
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    process = os.environ.get("LOCAL_RANK", "0")  # set by torchrun: a GPU for each process
+    parser.add_argument("--device", default=f"cuda:{process}" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -37,10 +39,11 @@ def main() -> int:
     places = Places(args.data, out, args.features or out.parent / "features", args.encoder_weights)
     try:
         best = fit(RECIPES[args.recipe](), places, torch.device(args.device), args.checkpoint_seconds)
-    except ValueError as e:
+    except (ValueError, FloatingPointError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    print(f"{out}: " + ", ".join(f"{name} {value:.4g}" for name, value in best.items()))
+    if process == "0":
+        print(f"{out}: " + ", ".join(f"{name} {value:.4g}" for name, value in best.items()))
     return 0
 
 

@@ -24,6 +24,8 @@ from training.features import PictureCache, grids_of, pixels_of
 class Batch:
     """Pictures with all their captions: pictures by their longest caption, longest first, their captions likewise."""
 
+    pictures: Sequence[int]
+    """Positions in the set of pictures."""
     images_B: Tensor
     """Grids [B, P, C] of a frozen encoder, or uint8 pixels [B, H, W, 3] for one that trains."""
     words_BKT: Tensor
@@ -34,7 +36,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
         images_B, words_BKT = (x.to(device, non_blocking=True) for x in (self.images_B, self.words_BKT))
-        return Batch(images_B, words_BKT, self.lengths_BK)
+        return Batch(self.pictures, images_B, words_BKT, self.lengths_BK)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class TrainingBatches:
         process: int = 0, processes: int = 1,
     ):  # fmt: skip
         self.images, self.usable = images, images.usable
-        self.batch_pictures, self.seed, self.process, self.processes = batch_pictures, seed, process, processes
+        self.seed, self.process, self.processes = seed, process, processes
         if batch_pictures < processes:
             raise ValueError(f"batch_pictures must be at least the {processes} processes, got {batch_pictures}")
         self.words = [
@@ -88,8 +90,9 @@ class TrainingBatches:
             )
             for picture in images.pictures
         ]
-        if len(self.usable) < batch_pictures:
-            self.batch_pictures = max(processes, len(self.usable))
+        if len(self.usable) < processes:
+            raise ValueError(f"the {processes} processes need a picture each, got {len(self.usable)}")
+        self.batch_pictures = min(batch_pictures, len(self.usable))
 
     def __len__(self) -> int:
         return len(self.usable) // self.batch_pictures
@@ -113,4 +116,4 @@ class TrainingBatches:
                 lengths_BK[b, k] = len(words) - 1
                 words_BKT[b, k, : len(words)] = torch.tensor(words)
         images_B = self.images.images([n for n, _ in drawn], [view for _, view in drawn])
-        return Batch(images_B, words_BKT, lengths_BK)
+        return Batch([n for n, _ in drawn], images_B, words_BKT, lengths_BK)

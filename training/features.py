@@ -82,6 +82,8 @@ class PictureCache:
             index = json.loads(self.index.read_text())
             done, self.skipped = index["done"], {int(key): why for key, why in index["skipped"].items()}
         mode = "r+" if done else "w+"
+        if not done and not any(picture.path.is_file() for picture in self.pictures):
+            raise ValueError(f"none of the {total} pictures is there; the first: {self.pictures[0].path}")
         if done < total:
             rows = np.memmap(self.data, dtype, mode, shape=(total, *shape))
             bar = tqdm(total=total, initial=done, desc=f"features of view {self.view}", unit="pictures", leave=False)
@@ -96,6 +98,7 @@ class PictureCache:
                     write_json(self.index, {"done": start + len(pixels_BHW3), "skipped": dict(self.skipped)})
                     bar.update(len(pixels_BHW3))
         if len(self.skipped) == total:
+            self.index.unlink()  # so that they are tried again
             raise ValueError(
                 f"none of the {total} pictures can be read; the first: {next(iter(self.skipped.values()))}"
             )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from captioner.tokens import tokenize
 from captioner.vocabulary import Vocabulary
 from eval.coco import load_split
 from training import checkpoint
-from training.data import PictureSet, TrainingBatches, picture_set
+from training.data import Batch, PictureSet, TrainingBatches, picture_set
 from training.loss import CaptionLoss
 from training.recipes import CaptionFiles, Recipe
+from training.reward import Reward, sampled_batch
 from training.validate import validate
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def fit(recipe: Recipe, places: Places, device: torch.device, checkpoint_seconds
     The run's folder then has best.safetensors (the averaged weights with the best validation), run.json,
     vocabulary.json, metrics.jsonl and TensorBoard's files. Under torchrun, the processes share each batch.
     """
-    with _processes() as (process, processes):
+    with _processes(device) as (process, processes):
         if process == 0:
             places.out.mkdir(parents=True, exist_ok=True)
         splits = [_split(files, places.data) for files in (recipe.train, recipe.validation)]
@@ -87,12 +89,15 @@ def _split(files: CaptionFiles, data: Path):  # type: ignore[no-untyped-def]
 
 
 @contextmanager
-def _processes() -> Iterator[tuple[int, int]]:
+def _processes(device: torch.device) -> Iterator[tuple[int, int]]:
     """This process's number and how many there are; joins them if torchrun started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0, 1
         return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # The others wait while the first makes the caches: hours for a big encoder.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
     try:
         yield dist.get_rank(), dist.get_world_size()
     finally:
@@ -108,13 +113,16 @@ class _Run:
     ):  # fmt: skip
         self.recipe, self.network, self.vocabulary = recipe, network, vocabulary
         self.data, self.out = places.data.resolve(), places.out
-        self.batches, self.validation, self.device, self.process = batches, validation, device, process
+        self.batches, self.validation, self.device = batches, validation, device
+        self.process, self.processes = process, processes
         self.loss: nn.Module = CaptionLoss(network, recipe.label_smoothing, recipe.doubly_stochastic)
         if processes > 1:
             self.loss = nn.parallel.DistributedDataParallel(self.loss, broadcast_buffers=False)
         self.optimizer = torch.optim.AdamW(parameter_groups(recipe, network), betas=(0.9, 0.98))
         self.average = {name: value.detach().clone() for name, value in self._trained().items()}
         self.step, self.loss_sum = 0, 0.0
+        self.epochs = recipe.epochs + recipe.self_critical_epochs
+        self.reward: Reward | None = None
         self.best: dict[str, float] = {}
         cuda = device.type == "cuda"
         half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float16
@@ -132,10 +140,12 @@ class _Run:
         if self.process == 0:
             self.vocabulary.save(self.out / "vocabulary.json")
             write_json(self.out / "run.json", {**self.settings, "data": str(self.data)})
-        writer = SummaryWriter(self.out / "tensorboard", purge_step=self.step) if self.process == 0 else None
-        while (epoch := self.step // len(self.batches)) < self.recipe.epochs:
+        again = self.step // len(self.batches) + 1  # the first epoch whose scalars are not final
+        writer = SummaryWriter(self.out / "tensorboard", purge_step=again) if self.process == 0 else None
+        while (epoch := self.step // len(self.batches)) < self.epochs:
             started = time.monotonic()
             self._epoch(epoch, checkpoint_seconds)
+            self._agree()
             with self._averaged():
                 metrics = validate(
                     self.network, self.validation, self.vocabulary, self.recipe.validate_with, self.device
@@ -145,7 +155,8 @@ class _Run:
                     self.best = {"epoch": epoch + 1, **metrics}
                     if self.process == 0:
                         replace_file(self.out / "best.safetensors", self.network.save)
-            line = {"epoch": epoch + 1, "step": self.step, "loss": self.loss_sum / len(self.batches), **metrics}
+            name = "reward" if epoch >= self.recipe.epochs else "loss"
+            line = {"epoch": epoch + 1, "step": self.step, name: self.loss_sum / len(self.batches), **metrics}
             self.loss_sum = 0.0
             if self.process == 0 and writer:
                 seconds = round(time.monotonic() - started, 1)
@@ -162,7 +173,7 @@ class _Run:
     def _epoch(self, epoch: int, checkpoint_seconds: float) -> None:
         steps, first = len(self.batches), self.step % len(self.batches)
         saved = time.monotonic()
-        bar = tqdm(total=steps, initial=first, desc=f"epoch {epoch + 1}/{self.recipe.epochs}", unit="batch",
+        bar = tqdm(total=steps, initial=first, desc=f"epoch {epoch + 1}/{self.epochs}", unit="batch",
                    leave=False, disable=self.process > 0)  # fmt: skip
         with bar:
             for batch in self.batches.epoch(epoch, first):
@@ -176,15 +187,19 @@ class _Run:
                     checkpoint.save(self.out, self.step, self._state())
                     saved = time.monotonic()
 
-    def _train_step(self, batch: Any) -> float:
+    def _train_step(self, batch: Batch) -> float:
         recipe = self.recipe
         torch.manual_seed(((recipe.seed * 1_000_003 + self.step) * 1009 + self.process) % 2**63)
-        scale = self._learning_rate_share()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * scale
+        self._set_learning_rates()
         with self.autocast():
-            loss = self.loss(batch)
-        if not math.isfinite(value := float(loss.detach())):
+            if self.step < recipe.epochs * len(self.batches):
+                loss = self.loss(batch)
+                mean = loss.detach().clone()
+            else:
+                loss, mean = self._self_critical_loss(batch)
+        if self.processes > 1:
+            dist.all_reduce(mean)
+        if not math.isfinite(value := float(mean) / self.processes):
             raise FloatingPointError(f"loss is {value} at step {self.step}: lower learning_rate or clip_norm")
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -203,10 +218,33 @@ class _Run:
                     average.copy_(trained[name])
         return value
 
-    def _learning_rate_share(self) -> float:
-        total = self.recipe.epochs * len(self.batches)
-        warm = min(1.0, (self.step + 1) / max(1, self.recipe.warmup_steps))
-        return warm * 0.5 * (1 + math.cos(math.pi * self.step / total))
+    def _self_critical_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of samples of the network as it is served, without dropout, and their mean reward."""
+        if self.reward is None:
+            self.reward = Reward([[words[1:] for words in captions] for captions in self.batches.words])
+        self.network.eval()
+        with torch.no_grad():
+            pixels = batch.images_B.dim() == 4
+            grid_BPC = self.network.encoder(batch.images_B) if pixels else batch.images_B
+        samples, weights_BK, mean = sampled_batch(batch, self.network.decoder, grid_BPC, self.reward)
+        return self.loss(samples, weights_BK), torch.tensor(mean, device=self.device)
+
+    def _agree(self) -> None:
+        """Batch norm's statistics are those of each process's pictures: all take the first's, as a checkpoint does."""
+        if self.processes > 1:
+            for tensor in [*self.network.buffers(), *self.average.values()]:
+                dist.broadcast(tensor, src=0)
+
+    def _set_learning_rates(self) -> None:
+        """Each phase warms up and then falls to 0 as a cosine; the second scales all rates by its own peak."""
+        recipe, first = self.recipe, self.recipe.epochs * len(self.batches)
+        step, total, share = self.step, first, 1.0
+        if self.step >= first:
+            step, total = self.step - first, recipe.self_critical_epochs * len(self.batches)
+            share = recipe.self_critical_learning_rate / recipe.learning_rate
+        share *= min(1.0, (step + 1) / max(1, recipe.warmup_steps)) * 0.5 * (1 + math.cos(math.pi * step / total))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
 
     def _trained(self) -> dict[str, Tensor]:
         frozen = self.recipe.fine_tune is None

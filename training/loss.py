@@ -28,6 +28,12 @@ def caption_loss(taught: Taught, label_smoothing: float, doubly_stochastic: floa
     return loss
 
 
+def self_critical_loss(taught: Taught, weights_BK: Tensor) -> Tensor:
+    """Minus the log-probability of each sampled word times its caption's weight, per word."""
+    log_probs_M = -functional.cross_entropy(taught.scores_MV.float(), taught.targets_M, reduction="none")
+    return -(log_probs_M * weights_BK.flatten()[taught.caption_M]).mean()
+
+
 class CaptionLoss(nn.Module):
     """The network and its loss as one module, so that data parallelism sees every parameter used in one forward."""
 
@@ -35,8 +41,11 @@ class CaptionLoss(nn.Module):
         super().__init__()
         self.network, self.label_smoothing, self.doubly_stochastic = network, label_smoothing, doubly_stochastic
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, weights_BK: Tensor | None = None) -> Tensor:
+        """Cross-entropy of true captions or, with weights, the self-critical loss of samples."""
         pixels = batch.images_B.dim() == 4
         grid_BPC = self.network.encoder(batch.images_B) if pixels else batch.images_B
         taught = self.network.decoder.teach(grid_BPC, batch.words_BKT, batch.lengths_BK)
+        if weights_BK is not None:
+            return self_critical_loss(taught, weights_BK)
         return caption_loss(taught, self.label_smoothing, self.doubly_stochastic)

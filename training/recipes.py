@@ -55,6 +55,10 @@ class Recipe:
     """First encoder stage that trains ("all": the whole encoder); None: frozen, its features are computed once."""
     encoder_learning_rate: float = 1e-4
     """Highest, of the encoder."""
+    self_critical_epochs: int = 0
+    """Epochs after `epochs` that raise the score of sampled captions instead (training.reward)."""
+    self_critical_learning_rate: float = 1e-4
+    """Highest, in those."""
     validate_with: SearchOptions = field(default_factory=lambda: SearchOptions(beam_size=3))
     """Free-running search after every epoch."""
     keep_best_by: str = "Bleu_4"
@@ -66,7 +70,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "min_count", "longest", "views", "batch_pictures"):
             at_least(name, getattr(self, name), 1)
-        for name in ("learning_rate", "weight_decay", "warmup_steps", "doubly_stochastic", "encoder_learning_rate"):
+        floors = ("learning_rate", "weight_decay", "warmup_steps", "doubly_stochastic", "encoder_learning_rate")
+        for name in (*floors, "self_critical_epochs", "self_critical_learning_rate"):
             at_least(name, getattr(self, name), 0)
         for name in ("clip_norm", "clip_value"):
             if (limit := getattr(self, name)) is not None:
@@ -94,13 +99,15 @@ def flickr8k_attend() -> Recipe:
         model=model,
         train=CaptionFiles("captions_train.json", "train"),
         validation=CaptionFiles("captions_val.json", "val"),
-        epochs=16,
+        epochs=8,
         views=3,
-        learning_rate=1.5e-3,
-        weight_decay=0.02,
+        learning_rate=1.2e-3,
+        weight_decay=0.1,
         warmup_steps=150,
         clip_norm=2.0,
         average_decay=0.997,
+        self_critical_epochs=4,
+        search=SearchOptions(length_power=0.7),
     )
 
 
@@ -153,22 +160,22 @@ def scenes() -> Recipe:
         feature_size=96,
         attention_size=64,
         positions=True,
-        dropout=0.1,
+        dropout=0.0,
     )
     return Recipe(
         model=model,
         train=CaptionFiles("captions_train.json", "train"),
         validation=CaptionFiles("captions_val.json", "val"),
-        epochs=4,
+        epochs=5,
         min_count=1,
-        batch_pictures=32,
-        learning_rate=4e-3,
+        batch_pictures=16,
+        learning_rate=2e-3,
         warmup_steps=50,
         label_smoothing=0.0,
         doubly_stochastic=0.0,
-        average_decay=0.98,
+        average_decay=0.99,
         fine_tune="all",
-        encoder_learning_rate=2e-3,
+        encoder_learning_rate=1e-3,
         search=SearchOptions(max_words=20),
     )
 

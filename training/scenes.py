@@ -1,13 +1,14 @@
 """Drawn scenes: coloured shapes in places, with captions and boxes that are known. The test bed for the whole path.
 
-A scene has one or two shapes on a speckled ground, in two of nine places. Its captions name both, once in each order:
-"a red circle at the top left and a blue square in the middle". Files are in COCO's layout: `captions_{split}.json`,
-`instances_{split}.json` (one box a shape, its category "red circle"), pictures in `{split}/`.
+A scene has one or two shapes on a speckled ground, in two of four places. Its captions name both, once in each order:
+"a red circle at the top left and a blue square at the bottom right". Files are in COCO's layout:
+`captions_{split}.json`, `instances_{split}.json` (a box for each shape, its category "red circle"), pictures in
+`{split}/`.
 """
 
 from __future__ import annotations
 
-import math
+import os
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,9 @@ COLOURS = {
     "purple": (142, 36, 170),
     "orange": (251, 120, 20),
 }
-SHAPES = ("circle", "square", "triangle", "cross", "star")
-PLACES = (
-    "at the top left", "at the top", "at the top right",
-    "at the left", "in the middle", "at the right",
-    "at the bottom left", "at the bottom", "at the bottom right",
-)  # fmt: skip
-"""Row by row on a 3 x 3 grid."""
+SHAPES = ("circle", "square", "triangle", "cross")
+PLACES = ("at the top left", "at the top right", "at the bottom left", "at the bottom right")
+"""Row by row on a 2 x 2 grid."""
 PICTURES = {"train": 4000, "val": 500}
 _SMOOTH = 4  # drawn so many times larger, then scaled down
 
@@ -55,7 +52,9 @@ def _draw_split(folder: Path, split: str, count: int, first_id: int) -> None:
     for image_id in tqdm(range(first_id, first_id + count), desc=f"drawing {split}", unit="pictures", leave=False):
         picture, shapes = draw_scene(np.random.default_rng(image_id))
         name = f"{image_id:08d}.png"
-        picture.save(folder / split / name)
+        temporary = folder / split / f".{os.getpid()}.png"  # under torchrun every process draws
+        picture.save(temporary)
+        os.replace(temporary, folder / split / name)
         images.append({"id": image_id, "file_name": name, "width": SIDE, "height": SIDE})
         for order in permutations(shapes):
             text = " and ".join(f"{_article(shape)} {shape['name']} {shape['place']}" for shape in order)
@@ -79,10 +78,10 @@ def draw_scene(random: np.random.Generator) -> tuple[Image.Image, list[dict[str,
     shapes = []
     for place in random.choice(len(PLACES), size=random.integers(1, 3), replace=False):
         colour, shape = random.choice(list(COLOURS)), str(random.choice(SHAPES))
-        size = random.integers(14, 20)
-        cell = SIDE / 3
-        x, y = (int(place % 3 * cell + random.uniform(0.5, cell - size - 0.5)),
-                int(place // 3 * cell + random.uniform(0.5, cell - size - 0.5)))  # fmt: skip
+        size = random.integers(20, 29)
+        cell = SIDE / 2
+        x, y = (int(place % 2 * cell + random.uniform(0.5, cell - size - 0.5)),
+                int(place // 2 * cell + random.uniform(0.5, cell - size - 0.5)))  # fmt: skip
         box = [x, y, int(size), int(size)]
         _draw(pencil, shape, [v * _SMOOTH for v in box], COLOURS[colour])
         shapes.append({"name": f"{colour} {shape}", "place": PLACES[place], "box": box})
@@ -95,18 +94,13 @@ def _article(shape: dict[str, Any]) -> str:
 
 def _draw(pencil: ImageDraw.ImageDraw, shape: str, box: list[int], colour: tuple[int, int, int]) -> None:
     x, y, width, height = box
-    right, bottom, third = x + width, y + height, width / 3
+    right, bottom, third = x + width - 1, y + height - 1, width / 3  # Pillow paints the last pixel too
     if shape == "circle":
         pencil.ellipse((x, y, right, bottom), fill=colour)
     elif shape == "square":
         pencil.rectangle((x, y, right, bottom), fill=colour)
     elif shape == "triangle":
         pencil.polygon([(x, bottom), (x + width / 2, y), (right, bottom)], fill=colour)
-    elif shape == "cross":
+    else:
         pencil.rectangle((x + third, y, right - third, bottom), fill=colour)
         pencil.rectangle((x, y + third, right, bottom - third), fill=colour)
-    else:
-        centre_x, centre_y, radius = x + width / 2, y + height / 2, width / 2
-        corners = [(n * math.pi / 5, radius if n % 2 == 0 else radius * 0.42) for n in range(10)]
-        points = [(centre_x + r * math.sin(a), centre_y - r * math.cos(a)) for a, r in corners]
-        pencil.polygon(points, fill=colour)

@@ -48,6 +48,8 @@ class Taught(NamedTuple):
     scores_MV: Tensor
     """Before softmax."""
     targets_M: Tensor
+    caption_M: Tensor
+    """Whose word it is: b * K + k."""
     looked_BKP: Tensor | None
     """How much attention each cell got over a whole caption; None without attention."""
 
@@ -133,6 +135,8 @@ class Decoder(nn.Module):
         words_R = torch.cat([words_BKT[:n, :k, t].flatten() for t, (n, k) in enumerate(blocks_T)])
         targets_R = torch.cat([words_BKT[:n, :k, t + 1].flatten() for t, (n, k) in enumerate(blocks_T)])
         kept_R = torch.cat([going_TBK[t, :n, :k].flatten() for t, (n, k) in enumerate(blocks_T)])
+        numbers_BK = torch.arange(lengths_BK.numel()).view_as(lengths_BK)
+        caption_R = torch.cat([numbers_BK[:n, :k].flatten() for n, k in blocks_T])
         kept_M = kept_R.nonzero().squeeze(1).to(words_R.device)
         word_RE = self.dropout(self.embed(words_R))
         gates = torch.split(self._word_gates(word_RE), [n * k for n, k in blocks_T])
@@ -155,7 +159,12 @@ class Decoder(nn.Module):
             hiddens.append(hidden_BKH.flatten(0, 1))
             seens.append(seen_BKF.flatten(0, 1))
         hidden_MH, seen_MF = torch.cat(hiddens)[kept_M], torch.cat(seens)[kept_M]
-        return Taught(self._scores(word_RE[kept_M], hidden_MH, seen_MF), targets_R[kept_M], looked_BKP)
+        return Taught(
+            self._scores(word_RE[kept_M], hidden_MH, seen_MF),
+            targets_R[kept_M],
+            caption_R.to(kept_M.device)[kept_M],
+            looked_BKP,
+        )
 
     def _word_gates(self, word: Tensor) -> Tensor:
         """The words' share of the first layer's pre-activations [..., G]."""

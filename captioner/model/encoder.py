@@ -104,8 +104,11 @@ def _build(name: str, weights: str) -> nn.Module:
     extra = WITHOUT_AUX.get(name, {})
     if weights == "random":
         model: nn.Module = models.get_model(name, weights=None, **extra)
-    elif weights.startswith("torchvision"):
+    elif weights.partition(":")[0] == "torchvision":
+        members = models.get_model_weights(name).__members__
         member = weights.partition(":")[2] or "DEFAULT"
+        if member not in members:
+            raise ValueError(f"torchvision weights of {name} must be one of {', '.join(members)}, got {member!r}")
         model = models.get_model(name, weights=member)
     else:
         model = models.get_model(name, weights=None, **extra)
@@ -116,17 +119,11 @@ def _build(name: str, weights: str) -> nn.Module:
 def _load_file(model: nn.Module, name: str, path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"encoder weights file is missing: {path}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+    state = {key: value for key, value in _read(path).items() if key.split(".")[0] not in HEADS}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as e:
         raise ValueError(f"{path} does not hold weights of {name}: {str(e).splitlines()[-1].strip()}") from e
-    unexpected = [key for key in unexpected if key.split(".")[0] not in HEADS]
     missing = [k for k in missing if k.split(".")[0] not in HEADS and not k.endswith("num_batches_tracked")]
     if missing or unexpected:
         first = (missing or unexpected)[0]
@@ -134,6 +131,21 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
             f"{path} does not hold weights of {name}: {len(missing)} missing and {len(unexpected)} unknown parameters, "
             f"first {first}"
         )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:  # each format and each kind of damage has a class of its own
+        raise ValueError(f"{path} is not a readable file of weights ({type(e).__name__})") from e
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} does not hold parameters by name")
+    return state
 
 
 def _cut(model: nn.Module) -> OrderedDict[str, nn.Module]:

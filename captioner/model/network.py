@@ -44,7 +44,7 @@ class CaptionNetwork(nn.Module):
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take what state gave; anything missing or unknown is a RuntimeError that names it."""
-        if self.config.tied_words:
+        if self.config.tied_words and "decoder.embed.weight" in state:
             state = {**state, "decoder.words.weight": state["decoder.embed.weight"]}
         for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
             own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}

@@ -1,0 +1,228 @@
+"""A run from end to end: what it leaves, what it refuses, and that being killed changes nothing."""
+
+import json
+import logging
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from captioner.model.network import CaptionNetwork
+from captioner.vocabulary import Vocabulary
+from tests.conftest import ROOT
+from tests.tiny_training import STEPS, draw, run, tiny, tiny_frozen
+from training import checkpoint, loop, recipes
+from training.recipes import RECIPES, Recipe
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    """A run that nothing interrupted, and what fit returned."""
+    out = tmp_path_factory.mktemp("straight")
+    return out, run(tiny(), data, out, 1e9)
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors(value, name=""):
+    """Everything of a checkpoint by its place, tensors as bytes."""
+    if isinstance(value, dict):
+        return {place: leaf for key, inner in value.items() for place, leaf in tensors(inner, f"{name}/{key}").items()}
+    return {name: value.numpy().tobytes() if isinstance(value, torch.Tensor) else value}
+
+
+def assert_same_run(out, other):
+    assert (out / "best.safetensors").read_bytes() == (other / "best.safetensors").read_bytes()
+    assert tensors(checkpoint.newest(out)) == tensors(checkpoint.newest(other))
+    timed = {"seconds_since_start_or_resume"}
+    ours, theirs = ([{k: v for k, v in line.items() if k not in timed} for line in lines(o)] for o in (out, other))
+    assert ours == theirs
+
+
+def test_a_run_leaves_its_weights_settings_and_measurements(straight):
+    out, best = straight
+    first, second, third = lines(out)
+    assert [(line["epoch"], line["step"]) for line in (first, second, third)] == [(1, 3), (2, 6), (3, STEPS)]
+    assert second["loss"] < first["loss"]
+    assert third["reward"] >= 0
+    kept = [line for line in (first, second, third) if line["kept"]][-1]
+    assert best == {name: kept[name] for name in ("epoch", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")}
+    vocabulary = Vocabulary.load(out / "vocabulary.json")
+    settings = json.loads((out / "run.json").read_text())
+    assert settings["recipe"]["model"]["hidden_size"] == 16
+    assert settings["grid"] == [8, 8, 128]
+    network = CaptionNetwork.load(tiny().model, len(vocabulary), out / "best.safetensors")
+    assert all(torch.isfinite(value).all() for value in network.state().values())
+    assert list((out / "tensorboard").glob("events.out.tfevents.*"))
+    assert {path.name for path in out.glob("checkpoint-*.pt")} == {f"checkpoint-{n:09d}.pt" for n in (6, 9)}
+
+
+def test_a_finished_run_is_not_trained_again(straight, data, monkeypatch):
+    out, best = straight
+    monkeypatch.setattr(loop._Run, "_train_step", lambda *_: pytest.fail("a step was made"))
+    assert run(tiny(), data, out) == best
+
+
+def test_another_recipe_in_the_same_folder_is_refused(straight, data):
+    out, _ = straight
+    with pytest.raises(ValueError, match="was trained with another recipe: use another --out, or delete it"):
+        run(replace(tiny(), learning_rate=1e-3), data, out)
+    with pytest.raises(ValueError, match="was trained with another recipe"):
+        run(tiny_frozen(), data, out)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["every_step", "every_epoch"])
+def test_a_run_stopped_twice_is_bit_for_bit_the_same(straight, data, tmp_path, monkeypatch, seconds):
+    train_step = loop._Run._train_step
+    for stop in (2, 7):
+
+        def step(self, batch, stop=stop):
+            if self.step == stop:
+                raise KeyboardInterrupt
+            return train_step(self, batch)
+
+        monkeypatch.setattr(loop._Run, "_train_step", step)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny(), data, tmp_path, seconds)
+    monkeypatch.setattr(loop._Run, "_train_step", train_step)
+    run(tiny(), data, tmp_path, seconds)
+    assert_same_run(tmp_path, straight[0])
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "metrics.jsonl", "checkpoint-000000003.pt"])
+def test_a_run_stopped_while_it_writes_is_the_same(straight, data, tmp_path, monkeypatch, name):
+    place = os.replace
+
+    def stop(source, target):
+        if os.path.basename(target) == name:
+            raise KeyboardInterrupt
+        place(source, target)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), data, tmp_path)
+    monkeypatch.setattr(os, "replace", place)
+    run(tiny(), data, tmp_path)
+    assert_same_run(tmp_path, straight[0])
+
+
+def test_two_kills_with_sigkill_change_nothing(straight, data, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.loop", "tests.tiny_training"])
+    for step in (1, 7):
+        process = context.Process(target=run, args=(tiny(), data, tmp_path))
+        process.start()
+        while process.is_alive() and not (tmp_path / f"checkpoint-{step:09d}.json").exists():
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+        assert process.exitcode == -9
+    run(tiny(), data, tmp_path)
+    assert_same_run(tmp_path, straight[0])
+
+
+def test_the_torn_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    assert checkpoint.newest(tmp_path) is None
+    for step in (7, 8, 10):
+        checkpoint.save(tmp_path, step, {"step": step, "weights": torch.full((1000,), float(step))})
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["checkpoint-000000008.pt", "checkpoint-000000010.pt"]
+    assert checkpoint.newest(tmp_path)["step"] == 10
+    whole = (tmp_path / "checkpoint-000000010.pt").read_bytes()
+    with caplog.at_level(logging.WARNING):
+        for torn in (whole[:-1], b"", whole[:50] + bytes([whole[50] ^ 1]) + whole[51:]):
+            (tmp_path / "checkpoint-000000010.pt").write_bytes(torn)
+            assert checkpoint.newest(tmp_path)["step"] == 8
+    assert "checkpoint-000000010.pt is not whole and is left out" in caplog.text
+    (tmp_path / "checkpoint-000000010.pt").write_bytes(whole)
+    (tmp_path / "checkpoint-000000010.json").unlink()  # killed between the two files
+    assert checkpoint.newest(tmp_path)["step"] == 8
+    (tmp_path / ".checkpoint-000000009.pt.123").write_bytes(b"half")
+    checkpoint.save(tmp_path, 9, {"step": 9})
+    assert checkpoint.newest(tmp_path)["step"] == 9
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_every_run_of_the_project_is_listed():
+    made = {
+        name for name, value in vars(recipes).items() if getattr(value, "__annotations__", {}) == {"return": "Recipe"}
+    }
+    assert made == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_builds_and_says_how_it_is_run(name):
+    recipe = RECIPES[name]()
+    assert isinstance(recipe, Recipe)
+    assert f"python -m training {name}" in RECIPES[name].__doc__
+    small = replace(recipe.model.preprocessing, height=64, width=64)
+    network = CaptionNetwork(replace(recipe.model, preprocessing=small), 40)
+    network.encoder.fine_tune_from(recipe.fine_tune)
+    network.eval()
+    with torch.inference_mode():
+        grid_BPC = network.encoder(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+        assert network.find(grid_BPC, recipe.search).words_BKT.shape[0] == 1
+
+
+def test_recipes_refuse_bad_values():
+    for values, complaint in [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"clip_norm": 0.0}, "clip_norm must be at least"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0.0, 0.9\], got 1.0"),
+        ({"keep_best_by": "loss"}, "keep_best_by must be one of Bleu_1"),
+    ]:
+        with pytest.raises(ValueError, match=complaint):
+            replace(tiny(), **values)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["flickr8k_attend"], "--data is needed: the folder with captions_train.json"),
+        (["flickr8k_attend", "--data", "nowhere"], "nowhere/captions_train.json: cannot be read: No such file"),
+        (["nothing"], "invalid choice: 'nothing'"),
+    ],
+)
+def test_the_command_says_what_is_missing(flags, complaint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["training", *flags, "--device", "cpu"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("training", run_name="__main__")
+    assert stopped.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CaptionLoss", lambda *_: lambda batch: torch.tensor(float("nan")))
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0: lower learning_rate"):
+        run(tiny(), data, tmp_path)
+
+
+@pytest.mark.parametrize("recipe", [tiny, tiny_frozen])
+def test_two_processes_train_as_one(recipe, data, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    flags = ["--data", data, "--out", tmp_path / "two", "--device", "cpu", "--checkpoint-seconds", "0"]
+    command = [*torchrun, "-m", "tests.tiny_training", recipe.__name__, *map(str, flags)]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Bleu_4") == 1
+    run(recipe(), data, tmp_path / "one")
+    two, one = lines(tmp_path / "two"), lines(tmp_path / "one")
+    assert [(line["epoch"], line["step"]) for line in two] == [(1, 3), (2, 6), (3, STEPS)]
+    # The mean over processes of means over words is nearly the mean over words. Batch norm of half the pictures is
+    # another thing, and so is dropout.
+    near = 0.02 if recipe is tiny_frozen else 0.15
+    assert [line["loss"] for line in two[:2]] == pytest.approx([line["loss"] for line in one[:2]], rel=near)

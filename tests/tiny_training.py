@@ -1,0 +1,60 @@
+"""Runs small enough for a test, and their command: python -m tests.tiny_training tiny --data D --out O."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from captioner.config import SearchOptions
+from training import recipes
+from training.__main__ import main
+from training.loop import Places, fit
+from training.recipes import Recipe
+from training.scenes import draw_splits
+
+PICTURES = {"train": 24, "val": 8}
+STEPS = 9
+"""Of tiny and tiny_frozen: three batches of 8 pictures, twice on captions and once on rewards."""
+
+
+def tiny() -> Recipe:
+    """Scenes with next to no units: batch norm, dropout, averaged weights and rewards are all there."""
+    recipe = recipes.scenes()
+    sizes = {"hidden_size": 16, "embed_size": 16, "feature_size": 16, "attention_size": 8}
+    options = SearchOptions(beam_size=2, max_words=12)
+    return replace(
+        recipe, model=replace(recipe.model, **sizes), epochs=2, batch_pictures=8, learning_rate=0.02,
+        encoder_learning_rate=1e-3, warmup_steps=2, average_decay=0.9, self_critical_epochs=1,
+        validate_with=options,
+    )  # fmt: skip
+
+
+def tiny_frozen() -> Recipe:
+    """A frozen encoder and nothing random: several processes do what one does."""
+    recipe = tiny()
+    return replace(recipe, model=replace(recipe.model, dropout=0.0), fine_tune=None, views=2, doubly_stochastic=0.1)
+
+
+def killed() -> Recipe:
+    """What tests.kill_and_resume trains: the scenes, for a minute or so."""
+    return replace(recipes.scenes(), epochs=3)
+
+
+def draw(folder: Path) -> Path:
+    """The tiny scenes; returns the folder."""
+    draw_splits(folder, PICTURES)
+    return folder
+
+
+def run(recipe: Recipe, data: Path, out: Path, checkpoint_seconds: float = 0.0) -> dict[str, float]:
+    """Train on the CPU with one thread; features lie in the run's folder."""
+    torch.set_num_threads(1)
+    return fit(recipe, Places(data, out, out / "features"), torch.device("cpu"), checkpoint_seconds)
+
+
+if __name__ == "__main__":
+    recipes.RECIPES.update(tiny=tiny, tiny_frozen=tiny_frozen, killed=killed)
+    sys.exit(main())
