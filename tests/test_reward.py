@@ -11,7 +11,7 @@ from captioner.vocabulary import END, PAD, START, UNKNOWN
 from tests.conftest import tiny_network
 from training.data import Batch
 from training.loss import self_critical_loss
-from training.reward import Reward, advantages, grams, sample, sampled_batch, sentence_bleu
+from training.reward import Reward, advantages, brevity, grams, sample, sampled_batch, sentence_bleu
 
 A, B, C, D = 4, 5, 6, 7
 
@@ -22,9 +22,10 @@ def test_bleu_of_a_sentence_on_paper() -> None:
     assert sentence_bleu(own, [reference]) == pytest.approx((3 / 4 * 2 / 4 * 1 / 3 * 1 / 2) ** 0.25)
 
 
-def test_bleu_punishes_brevity() -> None:
-    short, reference = grams([A, END]), grams([A, B, C, END])
-    assert sentence_bleu(short, [reference]) < math.exp(1 - 4 / 2) + 1e-9
+def test_brevity_is_against_the_mean_length() -> None:
+    short, references = grams([A, END]), [grams([A, B, C, END]), grams([A, END])]
+    assert brevity(short, references) == pytest.approx(math.exp(1 - 3 / 2))
+    assert brevity(references[0], references) == 1.0
 
 
 def test_reward_is_highest_for_the_reference_and_ignores_what_every_picture_has() -> None:

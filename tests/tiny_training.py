@@ -23,11 +23,12 @@ STEPS = 9
 def tiny() -> Recipe:
     """Scenes with next to no units: batch norm, dropout, averaged weights and rewards are all there."""
     recipe = recipes.scenes()
+    stage = {"encoder": "resnet18", "encoder_stage": "layer2", "attention": "soft", "dropout": 0.1}
     sizes = {"hidden_size": 16, "embed_size": 16, "feature_size": 16, "attention_size": 8}
     options = SearchOptions(beam_size=2, max_words=12)
     return replace(
-        recipe, model=replace(recipe.model, **sizes), epochs=2, batch_pictures=8, learning_rate=0.02,
-        encoder_learning_rate=1e-3, warmup_steps=2, average_decay=0.9, self_critical_epochs=1,
+        recipe, model=replace(recipe.model, **stage, **sizes), epochs=2, batch_pictures=8, learning_rate=0.02,
+        encoder_learning_rate=1e-3, warmup_steps=2, average_decay=0.9, fine_tune="all", self_critical_epochs=1,
         validate_with=options,
     )  # fmt: skip
 

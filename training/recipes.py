@@ -106,7 +106,6 @@ def flickr8k_attend() -> Recipe:
         warmup_steps=150,
         clip_norm=2.0,
         average_decay=0.997,
-        self_critical_epochs=4,
         search=SearchOptions(length_power=0.7),
     )
 
@@ -146,7 +145,9 @@ def coco_inject() -> Recipe:
 
 
 def scenes() -> Recipe:
-    """Drawn shapes (training.scenes), the encoder trained from random weights: the whole path in two minutes.
+    """Drawn shapes (training.scenes) on a frozen encoder with random weights: the whole path in two minutes.
+
+    Random features tell coloured shapes apart well enough: in equal time they did better than training the encoder.
 
     python -m training scenes
     """
@@ -166,16 +167,14 @@ def scenes() -> Recipe:
         model=model,
         train=CaptionFiles("captions_train.json", "train"),
         validation=CaptionFiles("captions_val.json", "val"),
-        epochs=5,
+        epochs=12,
         min_count=1,
-        batch_pictures=16,
-        learning_rate=2e-3,
+        batch_pictures=32,
+        learning_rate=4e-3,
         warmup_steps=50,
         label_smoothing=0.0,
         doubly_stochastic=0.0,
         average_decay=0.99,
-        fine_tune="all",
-        encoder_learning_rate=1e-3,
         search=SearchOptions(max_words=20),
     )
 

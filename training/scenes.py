@@ -32,7 +32,7 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "cross")
 PLACES = ("at the top left", "at the top right", "at the bottom left", "at the bottom right")
 """Row by row on a 2 x 2 grid."""
-PICTURES = {"train": 4000, "val": 500}
+PICTURES = {"train": 6000, "val": 500}
 _SMOOTH = 4  # drawn so many times larger, then scaled down
 
 
