@@ -104,6 +104,18 @@ def test_no_picture_at_all_is_an_error_until_they_are_there(tmp_path):
     assert open_cache(pictures, tmp_path, Counting()).rows.any()
 
 
+def test_a_mended_picture_is_read_the_next_time(tmp_path):
+    make_pictures(tmp_path / "p", 3)
+    pictures = [CocoPicture(n, tmp_path / "p" / f"{n}.png", ("A dog.",)) for n in range(3)]
+    whole = pictures[1].path.read_bytes()
+    pictures[1].path.write_bytes(b"no picture")
+    assert list(open_cache(pictures, tmp_path, Counting()).skipped) == [1]
+    pictures[1].path.write_bytes(whole)
+    cache = open_cache(pictures, tmp_path, Counting())
+    assert not cache.skipped
+    assert cache.rows[1].any()
+
+
 def test_another_view_maker_or_list_has_another_file(tmp_path):
     pictures = make_pictures(tmp_path / "p", 3)
     caches = [PictureCache(tmp_path, pictures, view, maker) for view, maker in [(0, "a"), (1, "a"), (0, "b")]]

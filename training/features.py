@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,30 +75,35 @@ class PictureCache:
         self.rows: NDArray[np.generic]
 
     def open(self, preprocessing: Preprocessing, shape: tuple[int, ...], dtype: str, compute: Compute) -> PictureCache:
-        """Make what is not there yet, with a progress bar; raises ValueError if no picture at all can be read."""
+        """Make what is not there yet and try skipped pictures again; ValueError if no picture at all can be read."""
         self.data.parent.mkdir(parents=True, exist_ok=True)
         total, done = len(self.pictures), 0
         if self.index.exists() and self.data.exists():
             index = json.loads(self.index.read_text())
             done, self.skipped = index["done"], {int(key): why for key, why in index["skipped"].items()}
-        mode = "r+" if done else "w+"
         if not done and not any(picture.path.is_file() for picture in self.pictures):
             raise ValueError(f"none of the {total} pictures is there; the first: {self.pictures[0].path}")
-        if done < total:
-            rows = np.memmap(self.data, dtype, mode, shape=(total, *shape))
-            bar = tqdm(total=total, initial=done, desc=f"features of view {self.view}", unit="pictures", leave=False)
+        again = [n for n, picture in enumerate(self.pictures) if picture.image_id in self.skipped]
+        todo = [*again, *range(done, total)]
+        if todo:
+            rows = np.memmap(self.data, dtype, "r+" if done else "w+", shape=(total, *shape))
+            blocks = [todo[n : n + BLOCK] for n in range(0, len(todo), BLOCK)]
+            bar = tqdm(total=len(todo), desc=f"features of view {self.view}", unit="pictures", leave=False)
             with bar, ThreadPoolExecutor(2) as pool:
-                blocks = range(done, total, BLOCK)
-                ahead = [self._pixels(pool, start, preprocessing) for start in blocks[:1]]
-                for n, start in enumerate(blocks):
-                    pixels_BHW3 = np.stack([future.result() for future in ahead.pop()])
-                    ahead += [self._pixels(pool, later, preprocessing) for later in blocks[n + 1 : n + 2]]
-                    rows[start : start + len(pixels_BHW3)] = compute(pixels_BHW3)
+                ahead = [self._read(pool, blocks[0], preprocessing)]
+                for n, block in enumerate(blocks):
+                    read = [future.result() for future in ahead.pop()]
+                    ahead += [self._read(pool, later, preprocessing) for later in blocks[n + 1 : n + 2]]
+                    rows[block] = compute(np.stack([pixels_HW3 for pixels_HW3, _ in read]))
                     rows.flush()
-                    write_json(self.index, {"done": start + len(pixels_BHW3), "skipped": dict(self.skipped)})
-                    bar.update(len(pixels_BHW3))
+                    for position, (_, why) in zip(block, read, strict=True):
+                        self.skipped.pop(self.pictures[position].image_id, None)
+                        if why:
+                            self.skipped[self.pictures[position].image_id] = why
+                    done = max(done, block[-1] + 1)
+                    write_json(self.index, {"done": done, "skipped": self.skipped})
+                    bar.update(len(block))
         if len(self.skipped) == total:
-            self.index.unlink()  # so that they are tried again
             raise ValueError(
                 f"none of the {total} pictures can be read; the first: {next(iter(self.skipped.values()))}"
             )
@@ -107,12 +112,17 @@ class PictureCache:
         self.rows = np.memmap(self.data, dtype, "r", shape=(total, *shape))
         return self
 
-    def _pixels(self, pool: ThreadPoolExecutor, start: int, preprocessing: Preprocessing):  # type: ignore[no-untyped-def]
-        def one(picture: CocoPicture) -> NDArray[np.uint8]:
-            try:
-                return resize(view_of(read_photo(picture.path), self.view, picture.image_id), preprocessing)
-            except (BadImage, OSError) as e:
-                self.skipped[picture.image_id] = f"{picture.path.name}: {e}"
-                return np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
+    def _read(
+        self, pool: ThreadPoolExecutor, block: Sequence[int], preprocessing: Preprocessing
+    ) -> list[Future[tuple[NDArray[np.uint8], str]]]:
+        """Pixels of each picture, or zeros and why there are none."""
 
-        return [pool.submit(one, picture) for picture in self.pictures[start : start + BLOCK]]
+        def one(picture: CocoPicture) -> tuple[NDArray[np.uint8], str]:
+            try:
+                view_HW3 = view_of(read_photo(picture.path), self.view, picture.image_id)
+                return resize(view_HW3, preprocessing), ""
+            except (BadImage, OSError) as e:
+                blank_HW3 = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
+                return blank_HW3, f"{picture.path.name}: {e}"
+
+        return [pool.submit(one, self.pictures[n]) for n in block]
