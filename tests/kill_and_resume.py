@@ -18,8 +18,7 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
-from tests.tiny_training import draw
-from training.scenes import draw_splits
+from tests.tiny_training import KILLED_PICTURES, PICTURES, draw
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,10 +85,7 @@ def main() -> int:
     moments = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if args.recipe == "killed":
-            draw_splits(folder / "data")
-        else:
-            draw(folder / "data")
+        draw(folder / "data", KILLED_PICTURES if args.recipe == "killed" else PICTURES)
         straight, cut = (
             Run(args.recipe, folder / "data", folder / kind, args.checkpoint_seconds) for kind in ("straight", "cut")
         )

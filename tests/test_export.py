@@ -85,26 +85,25 @@ def test_without_attention_the_graph_has_no_maps(tiny_bundle, tiny_bundle_inject
         assert [x.name for x in graph.output] == list(graphs.SEARCH_OUTPUTS[:count])
 
 
-def tamper(path, amount: float) -> None:
-    """Change one weight, the largest of the largest matrix of floats."""
+def tamper(path, factor: float) -> None:
+    """Scale the largest matrix of floats; a single weight may lie behind a ReLU that never opens."""
     model = onnx.load(path)
     floats = [x for x in model.graph.initializer if x.data_type == onnx.TensorProto.FLOAT]
     largest = max(floats, key=lambda x: np.prod(x.dims))
-    values = numpy_helper.to_array(largest).copy()
-    values[np.unravel_index(np.abs(values).argmax(), values.shape)] += amount
+    values = numpy_helper.to_array(largest) * np.float32(factor)
     largest.CopyFrom(numpy_helper.from_array(values, largest.name))
     onnx.save(model, path)
 
 
 @pytest.mark.parametrize("graph", ["encoder.onnx", "captioner.onnx"])
-def test_one_changed_weight_is_caught(exported, monkeypatch, tmp_path, graph):
+def test_a_changed_matrix_is_caught(exported, monkeypatch, tmp_path, graph):
     monkeypatch.setattr(parity, "CASES", parity.CASES[:2])
     for name in (graphs.ENCODER, graphs.CAPTIONER):
         shutil.copy(exported.bundle.folder / name, tmp_path)
     for difference in parity.compare(exported.network, tmp_path, tiny_photos(2)):
         assert difference.same_words
         assert max(difference.grid, difference.scores, difference.attention) < 1e-4
-    tamper(tmp_path / graph, 3.0)
+    tamper(tmp_path / graph, 1.5)
     with pytest.raises(parity.ParityError, match="onnxruntime and torch differ by more than"):
         parity.compare(exported.network, tmp_path, tiny_photos(2))
 

@@ -55,8 +55,8 @@ def test_rows_are_the_pictures_in_order_and_made_once(tmp_path):
     assert (first.calls, second.calls) == (1, 0)
 
 
-@pytest.mark.parametrize("fails", [1, 2, 3])
-def test_continues_where_it_was_cut_off(tmp_path, fails):
+@pytest.mark.parametrize(("fails", "left"), [(1, 3), (2, 2), (3, 1)])
+def test_continues_where_it_was_cut_off(tmp_path, fails, left):
     pictures = make_pictures(tmp_path / "p", 2 * BLOCK + 5)
     pictures[BLOCK + 1].path.write_bytes(b"no picture")
     with pytest.raises(RuntimeError, match="stopped"):
@@ -64,7 +64,7 @@ def test_continues_where_it_was_cut_off(tmp_path, fails):
     again, straight = Counting(), Counting()
     cut = open_cache(pictures, tmp_path / "cut", again)
     whole = open_cache(pictures, tmp_path / "whole", straight)
-    assert again.calls == 3 - (fails - 1)
+    assert again.calls == left + (fails == 3)  # the broken picture of the second block is tried once more
     assert straight.calls == 3
     assert cut.data.read_bytes() == whole.data.read_bytes()
     assert cut.index.read_text() == whole.index.read_text()

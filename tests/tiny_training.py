@@ -16,6 +16,7 @@ from training.recipes import Recipe
 from training.scenes import draw_splits
 
 PICTURES = {"train": 24, "val": 8}
+KILLED_PICTURES = {"train": 3000, "val": 200}
 STEPS = 9
 """Of tiny and tiny_frozen: three batches of 8 pictures, twice on captions and once on rewards."""
 
@@ -40,13 +41,17 @@ def tiny_frozen() -> Recipe:
 
 
 def killed() -> Recipe:
-    """What tests.kill_and_resume trains: the scenes, for a minute or so."""
-    return replace(recipes.scenes(), epochs=3)
+    """What tests.kill_and_resume trains, for a minute or so: all that a checkpoint has to keep is there."""
+    recipe = recipes.scenes()
+    return replace(
+        recipe, model=replace(recipe.model, dropout=0.1), epochs=2, batch_pictures=32, fine_tune="all", views=2,
+        self_critical_epochs=1, average_decay=0.99,
+    )  # fmt: skip
 
 
-def draw(folder: Path) -> Path:
-    """The tiny scenes; returns the folder."""
-    draw_splits(folder, PICTURES)
+def draw(folder: Path, pictures: dict[str, int] = PICTURES) -> Path:
+    """A few scenes; returns the folder."""
+    draw_splits(folder, pictures)
     return folder
 
 

@@ -84,11 +84,13 @@ class PictureCache:
         if not done and not any(picture.path.is_file() for picture in self.pictures):
             raise ValueError(f"none of the {total} pictures is there; the first: {self.pictures[0].path}")
         again = [n for n, picture in enumerate(self.pictures) if picture.image_id in self.skipped]
-        todo = [*again, *range(done, total)]
-        if todo:
+        # Never in one block: a row must not depend on whether its block was cut off.
+        parts = [again, list(range(done, total))]
+        blocks = [part[n : n + BLOCK] for part in parts for n in range(0, len(part), BLOCK)]
+        if blocks:
             rows = np.memmap(self.data, dtype, "r+" if done else "w+", shape=(total, *shape))
-            blocks = [todo[n : n + BLOCK] for n in range(0, len(todo), BLOCK)]
-            bar = tqdm(total=len(todo), desc=f"features of view {self.view}", unit="pictures", leave=False)
+            todo = sum(map(len, blocks))
+            bar = tqdm(total=todo, desc=f"features of view {self.view}", unit="pictures", leave=False)
             with bar, ThreadPoolExecutor(2) as pool:
                 ahead = [self._read(pool, blocks[0], preprocessing)]
                 for n, block in enumerate(blocks):

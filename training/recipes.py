@@ -82,7 +82,7 @@ class Recipe:
 
 
 def flickr8k_attend() -> Recipe:
-    """Flickr8k with soft attention on a frozen MobileNetV2.
+    """Flickr8k with soft attention on a frozen MobileNetV2: BLEU-4 19.6 at k = 7 on validation, see README.md.
 
     python -m training flickr8k_attend --data FLICKR8K --encoder-weights mobilenet_v2.safetensors
     """
@@ -145,7 +145,7 @@ def coco_inject() -> Recipe:
 
 
 def scenes() -> Recipe:
-    """Drawn shapes (training.scenes) on a frozen encoder with random weights: the whole path in two minutes.
+    """Drawn shapes (training.scenes) on a frozen encoder with random weights: the whole path in four minutes.
 
     Random features tell coloured shapes apart well enough: in equal time they did better than training the encoder.
 
