@@ -71,7 +71,7 @@ def peak(word: Word) -> tuple[float, float]:
 
 
 def hits(caption: Caption, picture: Boxed) -> list[bool]:
-    """One entry for every category of the picture that the caption names: whether its word's peak is in a box of it."""
+    """One entry each time the caption names a category of the picture: whether its word's peak is in a box of it."""
     words = [word.text for word in caption.words]
     found = []
     for name, boxes in picture.boxes.items():

@@ -97,7 +97,7 @@ def tamper(path, factor: float) -> None:
 
 @pytest.mark.parametrize("graph", ["encoder.onnx", "captioner.onnx"])
 def test_a_changed_matrix_is_caught(exported, monkeypatch, tmp_path, graph):
-    monkeypatch.setattr(parity, "CASES", parity.CASES[:2])
+    monkeypatch.setattr(parity, "CASES", parity.CASES[-1:])  # many beams, so that many words count
     for name in (graphs.ENCODER, graphs.CAPTIONER):
         shutil.copy(exported.bundle.folder / name, tmp_path)
     for difference in parity.compare(exported.network, tmp_path, tiny_photos(2)):

@@ -198,6 +198,7 @@ def test_recipes_refuse_bad_values():
 def test_the_command_says_what_is_missing(flags, complaint, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["training", *flags, "--device", "cpu"])
+    monkeypatch.delitem(sys.modules, "training.__main__")  # tests.tiny_training imported it
     with pytest.raises(SystemExit) as stopped:
         runpy.run_module("training", run_name="__main__")
     assert stopped.value.code == 2
