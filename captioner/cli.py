@@ -12,7 +12,7 @@ from typing import Any
 
 from captioner.bundle import BundleError, Graph
 from captioner.captioner import Captioner
-from captioner.engine import EngineError, engine_name
+from captioner.engine import PROVIDERS, EngineError, engine_name
 from captioner.figure import attention_figure
 from captioner.images import BadImage, read_photo
 from captioner.results import Caption
@@ -64,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--bundle", type=Path, metavar="DIR", help=f"the model (${VARIABLE}, else ./{USUAL})")
         command.add_argument("--precision", choices=("int8", "fp32"), help="which graphs to run (int8 if there)")
         command.add_argument("--threads", type=int, metavar="N", help="of the engine (one for each core)")
+        command.add_argument("--provider", choices=tuple(PROVIDERS), default="cpu", help="what runs the model (cpu)")
+        command.add_argument("--require-gpu", action="store_true", help="fail rather than fall back to the CPU")
     return parser
 
 
@@ -71,7 +73,7 @@ def _load(options: argparse.Namespace) -> Captioner:
     folder = options.bundle or os.environ.get(VARIABLE) or (USUAL if USUAL.is_dir() else None)
     if folder is None:
         raise BundleError(f"no bundle: give --bundle DIR, set {VARIABLE}, or have one in ./{USUAL}")
-    return Captioner.load(folder, options.precision, options.threads)
+    return Captioner.load(folder, options.precision, options.threads, options.provider, options.require_gpu)
 
 
 def _caption(options: argparse.Namespace) -> int:
@@ -88,16 +90,15 @@ def _caption(options: argparse.Namespace) -> int:
     figures: Sequence[Path | None] = [None] * len(options.photos) if out is None else _figure_paths(options.photos, out)
     for photo, figure in zip(options.photos, figures, strict=True):
         try:
-            pixels = read_photo(photo, captioner.limits)
+            captions = captioner.caption_batch([photo], search)[0]
         except (BadImage, OSError) as e:
             status = _complain(f"{photo}: {e.strerror or e}" if isinstance(e, OSError) else f"{photo}: {e}")
             continue
-        captions = captioner.caption_batch([pixels], search)[0]
         _show(photo, captions, options.json)
         if figure is not None and captions:
             try:
                 figure.parent.mkdir(parents=True, exist_ok=True)
-                attention_figure(pixels, captions[0]).save(figure)
+                attention_figure(read_photo(photo, captioner.limits), captions[0]).save(figure)
             except OSError as e:
                 status = _complain(f"{figure}: {e.strerror or e}")
     return status
@@ -152,12 +153,19 @@ def _info(options: argparse.Namespace) -> int:
     for precision in bundle.precisions:
         files = [bundle.graph(graph, precision) for graph in GRAPHS]
         facts[precision] = ", ".join(f"{file.name} {file.stat().st_size / 1e6:.1f} MB" for file in files)
-    facts |= {f"score {name}": value for name, value in bundle.scores.items()}
+    facts |= _flat("score", bundle.scores)
     facts["engine"] = f"{engine_name()}, {captioner.precision}, provider {captioner.provider}"
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:{width}}  {value}")
     return 0
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """A line for each value of nested tables, named by the way to it."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: leaf for inner, part in value.items() for key, leaf in _flat(f"{name} {inner}", part).items()}
 
 
 def _complain(sentence: str, status: int = 1) -> int:

@@ -81,17 +81,21 @@ LIMITS = ImageLimits()
 _HEIC_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"])
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)  # those that carry a length, and the end
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 _STRIP_ROWS = 256  # converting in strips keeps one whole copy of a large photo in memory instead of four
 _warning_filters = threading.Lock()  # they are global, and servers decode in threads
 
 
-def read_photo(photo: Photo, limits: ImageLimits = LIMITS) -> NDArray[np.uint8]:
-    """RGB pixels [H, W, 3] of any kind of photo; raises BadImage, or OSError for a path that cannot be read."""
+def read_photo(photo: Photo, limits: ImageLimits = LIMITS, needed: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """RGB pixels [H, W, 3] of any kind of photo; raises BadImage, or OSError for a path that cannot be read.
+
+    `needed` as for decode_image.
+    """
     if isinstance(photo, bytes):
-        return decode_image(photo, limits)
+        return decode_image(photo, limits, needed)
     if isinstance(photo, str | Path):
         _check_bytes(os.stat(photo).st_size, limits)
-        return decode_image(Path(photo).read_bytes(), limits)
+        return decode_image(Path(photo).read_bytes(), limits, needed)
     if isinstance(photo, Image.Image):
         with _only_bad_image(photo.format or "picture"):
             return _upright_rgb(photo, limits)
@@ -100,12 +104,17 @@ def read_photo(photo: Photo, limits: ImageLimits = LIMITS) -> NDArray[np.uint8]:
     raise TypeError(f"a photo is bytes, a path, a Pillow picture or a uint8 array, got {type(photo).__name__}")
 
 
-def decode_image(data: bytes, limits: ImageLimits = LIMITS) -> NDArray[np.uint8]:
-    """RGB pixels [H, W, 3] of the bytes of a JPEG, PNG, WebP or GIF file; raises BadImage and nothing else."""
+def decode_image(data: bytes, limits: ImageLimits = LIMITS, needed: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """RGB pixels [H, W, 3] of the bytes of a JPEG, PNG, WebP or GIF file; raises BadImage and nothing else.
+
+    `needed` is the height and width that will be looked at: a JPEG of twice that or more comes at a half, a quarter or
+    an eighth of its size, never smaller than needed. Its decoder then computes no more than that: four times as fast
+    for 12 megapixels.
+    """
     _check_bytes(len(data), limits)
     kind = _kind(data)
     with _only_bad_image(kind):
-        if kind == "JPEG" and (rgb_HW3 := _decode_jpeg(data, limits)) is not None:
+        if kind == "JPEG" and (rgb_HW3 := _decode_jpeg(data, limits, needed)) is not None:
             return rgb_HW3
         if kind == "PNG":
             _open(data, kind).verify()  # the checksums, which decoding ignores
@@ -169,7 +178,7 @@ def _open(data: bytes, kind: str) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=(kind,))
 
 
-def _decode_jpeg(data: bytes, limits: ImageLimits) -> NDArray[np.uint8] | None:
+def _decode_jpeg(data: bytes, limits: ImageLimits, needed: tuple[int, int] | None) -> NDArray[np.uint8] | None:
     """Strict decoding: a warning of libjpeg is an error. None if TurboJPEG does not know the kind of subsampling."""
     if (scans := _scans(data)) > limits.max_scans:
         raise BadImage("CORRUPT_IMAGE", f"the JPEG has {scans} scans, at most {limits.max_scans} are accepted")
@@ -178,11 +187,14 @@ def _decode_jpeg(data: bytes, limits: ImageLimits) -> NDArray[np.uint8] | None:
     except ValueError:
         return None
     _check_size(width, height, limits)
-    rgb_HW3 = simplejpeg.decode_jpeg(data, "RGB")
     try:
         orientation = _orientation(_open(data, "JPEG"))
     except Exception:  # a header that only Pillow minds
         orientation = 1
+    rows, columns = needed or (0, 0)
+    if orientation in _ON_ITS_SIDE:
+        rows, columns = columns, rows
+    rgb_HW3 = simplejpeg.decode_jpeg(data, "RGB", min_height=rows, min_width=columns, min_factor=2 if needed else 1)
     return _upright(rgb_HW3, orientation)
 
 
@@ -235,7 +247,7 @@ def _orientation(picture: Image.Image) -> int:
 def _upright(rgb_HW3: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Turn and mirror a photo to how it is to be seen."""
     pixels_HW = rgb_HW3.view("V3")[:, :, 0]  # a pixel as one element: turning is three times as fast
-    if orientation in (5, 6, 7, 8):
+    if orientation in _ON_ITS_SIDE:
         pixels_HW = pixels_HW.T
     if orientation in (3, 4, 7, 8):
         pixels_HW = pixels_HW[::-1]

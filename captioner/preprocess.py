@@ -21,4 +21,4 @@ def resize(rgb_HW3: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[
 
 def load_pixels(photo: Photo, preprocessing: Preprocessing, limits: ImageLimits = LIMITS) -> NDArray[np.uint8]:
     """The encoder's input uint8 [h, w, 3] for bytes, a path, a Pillow picture or an array; raises BadImage."""
-    return resize(read_photo(photo, limits), preprocessing)
+    return resize(read_photo(photo, limits, (preprocessing.height, preprocessing.width)), preprocessing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ WORDS = """a the man woman dog cat ball red blue green big small runs sits jumps
 's""".split()  # noqa: SIM905
 TINY = ModelConfig(
     encoder="alexnet", preprocessing=Preprocessing(64, 64), attention="soft", hidden_size=32, embed_size=24,
-    feature_size=16, attention_size=8,
+    feature_size=16, attention_size=8, tied_words=False,
 )  # fmt: skip
 
 
@@ -36,12 +37,17 @@ def shared() -> Path:
 
 
 def tiny_network(config: ModelConfig = TINY, words: int = len(WORDS) + len(MARKS), seed: int = 0) -> CaptionNetwork:
-    """Random weights, sharpened so that captions differ and end."""
+    """Random weights, sharpened so that captions depend on the photo, differ and end."""
     torch.manual_seed(seed)
     network = CaptionNetwork(config, words).eval()
+    sharpened = {
+        "embed": 4, "cells.0.recurrent": 5, "hidden_to_output": 6, "words": 8, "project.1": 8, "image_to_gates": 8,
+        "attend.to_keys": 8, "attend.score": 8,
+    }  # fmt: skip
     with torch.no_grad():
-        network.decoder.embed.weight *= 6
-        network.decoder.words.bias[END] = 1.0
+        for name, parameter in network.decoder.named_parameters():
+            parameter *= sharpened.get(name.removesuffix(".weight"), 1)
+        network.decoder.words.bias[END] = 4.0
     return network
 
 
@@ -57,9 +63,13 @@ def _bundle(name: str, config: ModelConfig) -> Path:
     code = sorted([*(ROOT / "captioner").glob("*.py"), *(ROOT / "captioner/model").glob("*.py"), Path(__file__)])
     digest = sha256(b"".join(path.read_bytes() for path in code) + torch.__version__.encode()).hexdigest()[:16]
     folder = ROOT / ".cache" / "test-bundles" / f"{name}-{digest}"
-    if not (folder / "manifest.json").exists():
+    if not folder.exists():
         search = SearchOptions(7, 12)
-        write_bundle(tiny_network(config), Vocabulary([*MARKS, *WORDS]), "tiny", search, tiny_photos(), folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent) as unfinished:
+            made = Path(unfinished) / "bundle"
+            write_bundle(tiny_network(config), Vocabulary([*MARKS, *WORDS]), "tiny", search, tiny_photos(), made)
+            made.rename(folder)
     return folder
 
 

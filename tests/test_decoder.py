@@ -132,7 +132,7 @@ def test_deep_output_with_attention_in_numpy():
     w = weights(network)
     with torch.no_grad():
         memory, state_BS = network.start(grid_BPC)
-        z, where = network.attend(memory.grid_BPF, memory.keys_BPA, state_BS[:, None, :H])
+        z, where = network.attend(memory.grid_BPF, memory.keys_B1PA, state_BS[:, None, :H])
         x, (h, c) = w["embed.weight"][6], np.split(state_BS[0].numpy(), 2)
         next_BKV, _, where_BKP = network.step(torch.tensor(0), torch.tensor([[6]]), state_BS[:, None], memory)
     gates = w["cells.0.inputs.weight"] @ x + w["cells.0.inputs.bias"]

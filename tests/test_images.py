@@ -14,7 +14,7 @@ import pytest
 import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from captioner.config import Preprocessing
 from captioner.images import BadImage, ImageLimits, decode_image, read_photo
@@ -516,6 +516,51 @@ def test_every_truncation_is_a_bad_image(data):
     for length in range(0, len(data) - 4, 7):  # nothing is lost with the checksum of a PNG's end mark
         with pytest.raises(BadImage):
             decode_image(data[:length])
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    """Colours that change softly, as they do in a photo."""
+    few = np.random.default_rng(3).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(few).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "needed", "expected"),
+    [
+        (640, 480, None, (480, 640)),
+        (640, 480, (224, 224), (240, 320)),
+        (640, 440, (224, 224), (440, 640)),  # half of it would be too low
+        (2000, 1600, (224, 224), (400, 500)),
+        (200, 100, (224, 224), (100, 200)),
+        (640, 480, (240, 321), (480, 640)),
+    ],
+)
+def test_a_large_jpeg_is_decoded_no_larger_than_needed(width, height, needed, expected):
+    assert decode_image(encoded(smooth(width, height), "JPEG"), needed=needed).shape == (*expected, 3)
+    png = encoded(smooth(width, height), "PNG")
+    assert decode_image(png, needed=needed).shape == (height, width, 3)
+
+
+def test_needed_is_as_the_photo_is_seen():
+    """640 x 480 on its side is 480 wide and 640 high: 300 of its rows and 240 of its columns are half of it."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    data = encoded(smooth(640, 480), "JPEG", exif=exif)
+    assert decode_image(data, needed=(300, 240)).shape == (320, 240, 3)
+    assert decode_image(data, needed=(240, 300)).shape == (640, 480, 3)
+
+
+def test_a_jpeg_decoded_small_looks_as_it_does_decoded_whole():
+    preprocessing = Preprocessing(height=64, width=64)
+    data = encoded(smooth(640, 480), "JPEG", quality=92)
+    small, whole = load_pixels(data, preprocessing), resize(decode_image(data), preprocessing)
+    assert np.abs(small.astype(int) - whole).max() <= 3
+
+
+def test_damage_is_seen_in_a_jpeg_decoded_small():
+    data = encoded(smooth(640, 480), "JPEG")
+    with pytest.raises(BadImage, match="damaged"):
+        decode_image(data[: len(data) // 2], needed=(64, 64))
 
 
 def test_resize_squashes_and_averages():

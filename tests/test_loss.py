@@ -97,7 +97,16 @@ def rates(step, **settings):
     groups = [{"peak": 0.2}, {"peak": 0.01}]
     recipe = replace(scenes(), learning_rate=0.2, encoder_learning_rate=0.01, **settings)
     optimizer = SimpleNamespace(param_groups=groups)
-    _Run._set_learning_rates(SimpleNamespace(recipe=recipe, batches=range(5), step=step, optimizer=optimizer))
+    _Run._set_learning_rates(
+        SimpleNamespace(
+            recipe=recipe,
+            batches=range(5),
+            step=step,
+            optimizer=optimizer,
+            first_self_critical=5 * recipe.epochs,
+            self_critical=step >= 5 * recipe.epochs,
+        )
+    )
     return [group["lr"] for group in groups]
 
 
@@ -121,7 +130,8 @@ def test_without_warm_up_the_first_step_is_the_highest():
 
 @pytest.mark.parametrize(("step", "share"), [(20, 0.25), (22, 0.75 * 0.5 * (1 + math.cos(math.pi / 5))), (25, 0.5)])
 def test_self_critical_epochs_start_again_from_their_own_peak(step, share):
-    settings = {"epochs": 4, "warmup_steps": 4, "self_critical_epochs": 2, "self_critical_learning_rate": 0.02}
+    settings = {"epochs": 4, "warmup_steps": 9, "self_critical_epochs": 2, "self_critical_learning_rate": 0.02}
+    settings |= {"self_critical_warmup_steps": 4}
     assert rates(step, **settings) == pytest.approx([0.02 * share, 0.001 * share])
 
 

@@ -11,30 +11,56 @@ from captioner.vocabulary import END, PAD, START, UNKNOWN
 from tests.conftest import tiny_network
 from training.data import Batch
 from training.loss import self_critical_loss
-from training.reward import Reward, advantages, brevity, grams, sample, sampled_batch, sentence_bleu
+from training.reward import References, advantages, bleu, rewards, sample, sampled_batch
 
 A, B, C, D = 4, 5, 6, 7
 
 
-def test_bleu_of_a_sentence_on_paper() -> None:
-    own, reference = grams([A, B, C, END]), grams([A, B, D, END])
-    # 3 of 4 words; then, one added to both: 1 + 1 of 3 + 1 pairs, 0 + 1 of 2 + 1 triples, 0 + 1 of 1 + 1 fours.
-    assert sentence_bleu(own, [reference]) == pytest.approx((3 / 4 * 2 / 4 * 1 / 3 * 1 / 2) ** 0.25)
+def test_counts_of_a_sample_on_paper() -> None:
+    references = References([[[A, B, C, END], [A, B, A, D, A, END]], [[D, END]]])
+    *matches_and_totals, length, wanted, _ = references.counts(0, [A, A, B, C, END])
+    # All five words (A twice is in one caption); AB, BC, C<end>; ABC, BC<end>; ABC<end>.
+    assert matches_and_totals == [5, 3, 2, 1, 5, 4, 3, 2]
+    assert (length, wanted) == (5, 4.5)  # 4 and 6 are equally close, so it is 4; their mean is 5
 
 
-def test_brevity_is_against_the_mean_length() -> None:
-    short, references = grams([A, END]), [grams([A, B, C, END]), grams([A, END])]
-    assert brevity(short, references) == pytest.approx(math.exp(1 - 3 / 2))
-    assert brevity(references[0], references) == 1.0
-
-
-def test_reward_is_highest_for_the_reference_and_ignores_what_every_picture_has() -> None:
-    reward = Reward([[[A, B, END]], [[A, C, END]]])
-    assert reward.rarity[(A,)] == 0.0
-    assert reward.rarity[(B,)] == pytest.approx(math.log(2))
+def test_cider_is_highest_for_the_reference_and_ignores_what_every_picture_has() -> None:
+    references = References([[[A, B, END]], [[A, C, END]]])
+    assert references.rarity[(A,)] == 0.0
+    assert references.rarity[(B,)] == pytest.approx(math.log(2))
     # All four orders but the fourth exist in a three-word sentence, and each is equal to itself.
-    assert reward(0, [A, B, END]) == pytest.approx(3 / 4 + 1)
-    assert reward(0, [A, B, END]) > reward(0, [A, C, END]) > 0
+    assert references.counts(0, [A, B, END])[-1] == pytest.approx(3 / 4)
+    assert 3 / 4 > references.counts(0, [A, D, END])[-1] == 0.0
+
+
+def some_counts(length: int) -> torch.Tensor:
+    """Three samples of a length each a word longer than the last, against references of 6 words."""
+    samples = [[5.0, 3, 2, 1], [4.0, 2, 1, 0], [3.0, 2, 0, 0]]
+    lengths = [length, length + 1, length + 2]
+    rows = [
+        [*m, *(n - i for i in range(4)), n, 6, 0.2 * k] for k, (m, n) in enumerate(zip(samples, lengths, strict=True))
+    ]
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("length", [5, 4, 8], ids=["as_long", "too_short", "too_long"])
+def test_a_sample_is_worth_what_it_adds_to_the_logarithm_of_bleu(length: int) -> None:
+    counts_NX = some_counts(length) + torch.tensor([0.0] * 9 + [1e-4, 0.0])  # away from the brevity penalty's kink
+    often_N = torch.ones(3, requires_grad=True)
+    total_X = (often_N[:, None] * counts_NX).sum(dim=0)
+    log_bleu = (total_X[:4] / total_X[4:8]).log().mean() + (1 - total_X[9] / total_X[8]).clamp(max=0)
+    assert bleu(counts_NX) == pytest.approx(float(log_bleu.exp()), rel=1e-5)
+    log_bleu.backward()  # type: ignore[no-untyped-call]
+    assert often_N.grad is not None
+    cider_N = counts_NX[:, 10] / counts_NX[:, 10].mean()
+    torch.testing.assert_close(rewards(counts_NX), 3 * often_N.grad + cider_N)
+
+
+def test_a_batch_without_a_match_has_finite_rewards() -> None:
+    counts_NX = some_counts(5)
+    counts_NX[:, [0, 1, 2, 3, 10]] = 0.0
+    assert rewards(counts_NX).isfinite().all()
+    assert 0 <= bleu(counts_NX) < 1e-8
 
 
 def test_advantages_compare_with_the_siblings_mean() -> None:
@@ -56,11 +82,11 @@ def test_loss_weighs_each_caption_s_log_probability() -> None:
     network = tiny_network()
     torch.manual_seed(0)
     grid_BPC = torch.randn(3, 9, 256)
-    reward = Reward([[[A, B, END]], [[C, END]], [[D, A, B, END]]])
+    references = References([[[A, B, END]], [[C, END]], [[D, A, B, END]]])
     batch = Batch([0, 1, 2], grid_BPC, torch.empty(0), torch.empty(0))
-    samples, weights_BK, mean = sampled_batch(batch, network.decoder, grid_BPC, reward)
+    samples, weights_BK, mean = sampled_batch(batch, network.decoder, grid_BPC, references)
     assert weights_BK.sum(dim=1).abs().max() < 1e-5
-    assert math.isfinite(mean)
+    assert 0 <= mean <= 1
     with torch.no_grad():
         taught = network.decoder.teach(samples.images_B, samples.words_BKT, samples.lengths_BK)
         loss = self_critical_loss(taught, weights_BK)

@@ -23,7 +23,7 @@ from captioner.images import BadImage, read_photo
 from captioner.model.encoder import Encoder
 from captioner.preprocess import resize
 from eval.coco import CocoPicture
-from training.views import view_of
+from training.views import is_crop, view_of
 
 log = logging.getLogger(__name__)
 BLOCK = 32
@@ -121,8 +121,10 @@ class PictureCache:
 
         def one(picture: CocoPicture) -> tuple[NDArray[np.uint8], str]:
             try:
-                view_HW3 = view_of(read_photo(picture.path), self.view, picture.image_id)
-                return resize(view_HW3, preprocessing), ""
+                # As load_pixels for the whole photo; a crop needs all there is.
+                needed = None if is_crop(self.view) else (preprocessing.height, preprocessing.width)
+                rgb_HW3 = read_photo(picture.path, needed=needed)
+                return resize(view_of(rgb_HW3, self.view, picture.image_id), preprocessing), ""
             except (BadImage, OSError) as e:
                 blank_HW3 = np.zeros((preprocessing.height, preprocessing.width, 3), np.uint8)
                 return blank_HW3, f"{picture.path.name}: {e}"

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -33,7 +34,7 @@ from training import checkpoint
 from training.data import Batch, PictureSet, TrainingBatches, picture_set
 from training.loss import CaptionLoss
 from training.recipes import CaptionFiles, Recipe
-from training.reward import Reward, sampled_batch
+from training.reward import References, sampled_batch
 from training.validate import validate
 
 log = logging.getLogger(__name__)
@@ -118,11 +119,11 @@ class _Run:
         self.loss: nn.Module = CaptionLoss(network, recipe.label_smoothing, recipe.doubly_stochastic)
         if processes > 1:
             self.loss = nn.parallel.DistributedDataParallel(self.loss, broadcast_buffers=False)
-        self.optimizer = torch.optim.AdamW(parameter_groups(recipe, network), betas=(0.9, 0.98))
-        self.average = {name: value.detach().clone() for name, value in self._trained().items()}
+        self.first_self_critical = recipe.epochs * len(batches)
+        self.self_critical, self.references = False, None
+        self._start_phase()
         self.step, self.loss_sum = 0, 0.0
         self.epochs = recipe.epochs + recipe.self_critical_epochs
-        self.reward: Reward | None = None
         self.best: dict[str, float] = {}
         cuda = device.type == "cuda"
         half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float16
@@ -135,6 +136,22 @@ class _Run:
             "grid": list(network.grid),
         }
 
+    def _start_phase(self) -> None:
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.recipe, self.network), betas=(0.9, 0.98))
+        self.average = {name: value.detach().clone() for name, value in self._trained().items()}
+
+    def _start_self_critical(self) -> None:
+        """Go on from the best weights so far, as if a run began."""
+        if self.process == 0:
+            self.network.load_state(load_file(self.out / "best.safetensors"))
+        if self.processes > 1:
+            for tensor in self.network.state().values():
+                dist.broadcast(tensor, src=0)
+        self.self_critical = True
+        self._start_phase()
+        if self.process == 0:  # or a resumed run would begin it anew, from weights that are no longer the best so far
+            checkpoint.save(self.out, self.step, self._state())
+
     def go(self, checkpoint_seconds: float) -> dict[str, float]:
         self._resume()
         if self.process == 0:
@@ -144,6 +161,8 @@ class _Run:
         writer = SummaryWriter(self.out / "tensorboard", purge_step=again) if self.process == 0 else None
         while (epoch := self.step // len(self.batches)) < self.epochs:
             started = time.monotonic()
+            if self.step == self.first_self_critical and not self.self_critical:
+                self._start_self_critical()
             self._epoch(epoch, checkpoint_seconds)
             self._agree()
             with self._averaged():
@@ -155,7 +174,7 @@ class _Run:
                     self.best = {"epoch": epoch + 1, **metrics}
                     if self.process == 0:
                         replace_file(self.out / "best.safetensors", self.network.save)
-            name = "reward" if epoch >= self.recipe.epochs else "loss"
+            name = "sampled_Bleu_4" if self.self_critical else "loss"
             line = {"epoch": epoch + 1, "step": self.step, name: self.loss_sum / len(self.batches), **metrics}
             self.loss_sum = 0.0
             if self.process == 0 and writer:
@@ -192,11 +211,11 @@ class _Run:
         torch.manual_seed(((recipe.seed * 1_000_003 + self.step) * 1009 + self.process) % 2**63)
         self._set_learning_rates()
         with self.autocast():
-            if self.step < recipe.epochs * len(self.batches):
+            if self.self_critical:
+                loss, mean = self._self_critical_loss(batch)
+            else:
                 loss = self.loss(batch)
                 mean = loss.detach().clone()
-            else:
-                loss, mean = self._self_critical_loss(batch)
         if self.processes > 1:
             dist.all_reduce(mean)
         if not math.isfinite(value := float(mean) / self.processes):
@@ -208,7 +227,8 @@ class _Run:
         clip(parameters, recipe.clip_norm, recipe.clip_value)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        decay = min(recipe.average_decay, (1 + self.step) / (10 + self.step))
+        steps = self.step - (self.first_self_critical if self.self_critical else 0)
+        decay = min(recipe.average_decay, (1 + steps) / (10 + steps))
         trained = self._trained()
         with torch.no_grad():
             for name, average in self.average.items():
@@ -219,14 +239,14 @@ class _Run:
         return value
 
     def _self_critical_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of samples of the network as it is served, without dropout, and their mean reward."""
-        if self.reward is None:
-            self.reward = Reward([[words[1:] for words in captions] for captions in self.batches.words])
+        """The loss of samples of the network as it is served, without dropout, and their BLEU-4."""
+        if self.references is None:
+            self.references = References([[words[1:] for words in captions] for captions in self.batches.words])
         self.network.eval()
         with torch.no_grad():
             pixels = batch.images_B.dim() == 4
             grid_BPC = self.network.encoder(batch.images_B) if pixels else batch.images_B
-        samples, weights_BK, mean = sampled_batch(batch, self.network.decoder, grid_BPC, self.reward)
+        samples, weights_BK, mean = sampled_batch(batch, self.network.decoder, grid_BPC, self.references)
         return self.loss(samples, weights_BK), torch.tensor(mean, device=self.device)
 
     def _agree(self) -> None:
@@ -237,12 +257,13 @@ class _Run:
 
     def _set_learning_rates(self) -> None:
         """Each phase warms up and then falls to 0 as a cosine; the second scales all rates by its own peak."""
-        recipe, first = self.recipe, self.recipe.epochs * len(self.batches)
-        step, total, share = self.step, first, 1.0
-        if self.step >= first:
-            step, total = self.step - first, recipe.self_critical_epochs * len(self.batches)
+        recipe = self.recipe
+        step, total, warmup, share = self.step, self.first_self_critical, recipe.warmup_steps, 1.0
+        if self.self_critical:
+            step, total = step - total, recipe.self_critical_epochs * len(self.batches)
+            warmup = recipe.self_critical_warmup_steps
             share = recipe.self_critical_learning_rate / recipe.learning_rate
-        share *= min(1.0, (step + 1) / max(1, recipe.warmup_steps)) * 0.5 * (1 + math.cos(math.pi * step / total))
+        share *= min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * step / total))
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
 
@@ -265,7 +286,7 @@ class _Run:
         return {
             "network": self._trained(), "average": self.average, "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(), "step": self.step, "loss_sum": self.loss_sum, "best": self.best,
-            "settings": self.settings,
+            "self_critical": self.self_critical, "settings": self.settings,
         }  # fmt: skip
 
     def _resume(self) -> None:
@@ -274,6 +295,7 @@ class _Run:
         for name, value in self.settings.items():
             if state["settings"][name] != value:
                 raise ValueError(f"{self.out} was trained with another {name}: use another --out, or delete it")
+        self.self_critical = state["self_critical"]
         self.network.load_state({**self.network.state(), **state["network"]})
         for name, value in state["average"].items():
             self.average[name].copy_(value)

@@ -56,9 +56,10 @@ class Recipe:
     encoder_learning_rate: float = 1e-4
     """Highest, of the encoder."""
     self_critical_epochs: int = 0
-    """Epochs after `epochs` that raise the score of sampled captions instead (training.reward)."""
+    """Epochs after `epochs`, from the best weights of those, that raise the scores of samples (training.reward)."""
     self_critical_learning_rate: float = 1e-4
     """Highest, in those."""
+    self_critical_warmup_steps: int = 30
     validate_with: SearchOptions = field(default_factory=lambda: SearchOptions(beam_size=3))
     """Free-running search after every epoch."""
     keep_best_by: str = "Bleu_4"
@@ -71,7 +72,7 @@ class Recipe:
         for name in ("epochs", "min_count", "longest", "views", "batch_pictures"):
             at_least(name, getattr(self, name), 1)
         floors = ("learning_rate", "weight_decay", "warmup_steps", "doubly_stochastic", "encoder_learning_rate")
-        for name in (*floors, "self_critical_epochs", "self_critical_learning_rate"):
+        for name in (*floors, "self_critical_epochs", "self_critical_learning_rate", "self_critical_warmup_steps"):
             at_least(name, getattr(self, name), 0)
         for name in ("clip_norm", "clip_value"):
             if (limit := getattr(self, name)) is not None:
@@ -106,6 +107,7 @@ def flickr8k_attend() -> Recipe:
         warmup_steps=150,
         clip_norm=2.0,
         average_decay=0.997,
+        self_critical_epochs=5,
         search=SearchOptions(length_power=0.7),
     )
 

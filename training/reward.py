@@ -1,12 +1,24 @@
-"""Self-critical training: sampled captions are pushed up or down by how much better they score than their siblings.
+"""Self-critical training: sampled captions are pushed up or down by how much more they are worth than their siblings.
 
     loss = - sum over samples k of (r_k - mean of the other samples' r) log p(sample k) / number of words
 
-(Rennie et al., 2017; the baseline is that of Luo, 2020: the other samples of the same picture.) The reward r is the
-cosine of the n-gram counts of sample and references, weighted by how rare an n-gram is, for n = 1 to 4 (what CIDEr-D,
-Vedantam et al., 2015, measures), plus the sentence's own BLEU-4 with smoothed counts (Lin and Och, 2004), times a
-penalty for brevity.
-Shapes: B pictures, K samples of each, T words, S state, V words known.
+(Rennie et al., 2017; the baseline is that of Luo, 2020: the other samples of the same picture.) What a sample is worth
+is what it adds to the two scores of all samples of a batch, each as a share of that score:
+
+    r_k = d log BLEU_k + cider_k / mean cider
+
+BLEU-4 of a corpus (Papineni et al., 2002) is not a mean over sentences. With m_n of t_n n-grams matched, length c and
+reference length l in a sample, and M_n, T_n, C and L their means over the batch,
+
+    log BLEU = 1/4 sum_n log(M_n / T_n) + min(0, 1 - L / C)
+    d log BLEU_k = 1/4 sum_n (m_n / M_n - t_n / T_n) + [C < L] (L c / C^2 - l / C)
+
+l lies half way between the closest reference length, BLEU's own, and the mean one: with the closest alone captions
+shrink to the shortest reference, with the mean alone they do not get better.
+cider_k is the cosine of the n-gram counts of sample and references, weighted by how rare an n-gram is, mean over
+n = 1 to 4 and the references (what CIDEr-D measures; Vedantam et al., 2015). END counts as a word in both, so that a
+sample is rewarded for ending where a sentence ends.
+Shapes: B pictures, K samples of each, N = B K, T words, S state, V words known.
 """
 
 from __future__ import annotations
@@ -30,34 +42,47 @@ Vector = tuple[list[dict[Words, float]], list[float]]
 """Weighted n-grams by n - 1, and the length of each vector."""
 Grams = list[Counter[Words]]
 """Counts of n-grams, by n - 1."""
+COUNTS = 11
+"""Of a sample: m_1 to m_4, t_1 to t_4, c, l and cider."""
 
 
 def grams(words: Sequence[int]) -> Grams:
-    """Counts of 1- to 4-grams; words end with END, which counts as a word so that sentences are rewarded for ending."""
+    """Counts of 1- to 4-grams."""
     return [Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1)) for n in ORDERS]
 
 
-class Reward:
-    """Scores sentences, given as numbers that end with END, against references."""
+class References:
+    """Every training picture's captions, as numbers that end with END, ready to compare samples with."""
 
     def __init__(self, references: Sequence[Sequence[Sequence[int]]]):
-        """`references` of every training picture: their rarity weighs the n-grams."""
-        self.references = [[grams(sentence) for sentence in sentences] for sentences in references]
-        seen = Counter(
-            gram for sentences in self.references for gram in {g for s in sentences for counts in s for g in counts}
-        )
+        counted = [[grams(sentence) for sentence in sentences] for sentences in references]
+        seen = Counter(gram for sentences in counted for gram in {g for s in sentences for counts in s for g in counts})
         total = math.log(max(2, len(references)))
         self.rarity = {gram: total - math.log(count) for gram, count in seen.items()}
         self.rarest = total
-        self.vectors = [[self._vector(s) for s in sentences] for sentences in self.references]
+        self.vectors = [[self._vector(s) for s in sentences] for sentences in counted]
+        self.lengths = [[len(sentence) for sentence in sentences] for sentences in references]
+        self.most: list[Grams] = []
+        """The highest count of each n-gram in one caption of a picture."""
+        for sentences in counted:
+            self.most.append([Counter() for _ in ORDERS])
+            for sentence in sentences:
+                for most, counts in zip(self.most[-1], sentence, strict=True):
+                    most |= counts
 
-    def __call__(self, picture: int, words: Sequence[int]) -> float:
-        """The reward of a sentence about training picture number `picture`."""
+    def counts(self, picture: int, words: Sequence[int]) -> list[float]:
+        """COUNTS of a sample that ends with END, about training picture number `picture`."""
         own = grams(words)
-        vector = self._vector(own)
-        cider = sum(self._cosine(vector, other) for other in self.vectors[picture]) / len(self.vectors[picture])
-        references = self.references[picture]
-        return (cider + sentence_bleu(own, references)) * brevity(own, references)
+        matches = [(counts & most).total() for counts, most in zip(own, self.most[picture], strict=True)]
+        lengths = self.lengths[picture]
+        closest = min(lengths, key=lambda length: (abs(length - len(words)), length))
+        length = (closest + sum(lengths) / len(lengths)) / 2
+        return [*matches, *(counts.total() for counts in own), len(words), length, self.cider(picture, own)]
+
+    def cider(self, picture: int, own: Grams) -> float:
+        """Mean cosine with the picture's captions, in [0, 1]."""
+        vector, others = self._vector(own), self.vectors[picture]
+        return sum(self._cosine(vector, other) for other in others) / len(others)
 
     def _vector(self, counts: Grams) -> Vector:
         weighed = [{g: n * self.rarity.get(g, self.rarest) for g, n in one.items()} for one in counts]
@@ -71,29 +96,22 @@ class Reward:
         return total / len(ORDERS)
 
 
-def sentence_bleu(own: Grams, references: Sequence[Grams]) -> float:
-    """BLEU-4 of one sentence without its brevity penalty, one added to the counts of 2-grams and longer."""
-    logs = 0.0
-    for n, counts in enumerate(own):
-        most: Counter[Words] = Counter()
-        for reference in references:
-            most |= reference[n]
-        matches, total = (counts & most).total(), counts.total()
-        smooth = 0 if n == 0 else 1
-        if not matches + smooth:
-            return 0.0
-        logs += math.log((matches + smooth) / (total + smooth))
-    return math.exp(logs / len(ORDERS))
+def rewards(counts_NX: Tensor) -> Tensor:
+    """What each sample is worth [N], from its COUNTS [N, 11]; 0 for a score that no sample of the batch adds to."""
+    mean_X = counts_NX.mean(dim=0)
+    share_NX = counts_NX / mean_X.clamp(min=1e-9)
+    reward_N = (share_NX[:, :4] - share_NX[:, 4:8]).mean(dim=1) + share_NX[:, 10]
+    length, wanted = mean_X[8], mean_X[9]
+    if length < wanted:
+        reward_N = reward_N + wanted / length * (share_NX[:, 8] - share_NX[:, 9])
+    return reward_N
 
 
-def brevity(own: Grams, references: Sequence[Grams]) -> float:
-    """BLEU's penalty of a short sentence, against the mean length of the references.
-
-    Against the closest length, as in corpus BLEU, samples shrink to the shortest reference: 5.6 words instead of 10.3
-    after four epochs on Flickr8k.
-    """
-    mean = sum(reference[0].total() for reference in references) / len(references)
-    return math.exp(min(0.0, 1 - mean / own[0].total()))
+def bleu(counts_NX: Tensor) -> float:
+    """BLEU-4 of the samples as a corpus, END a word like any other."""
+    total_X = counts_NX.double().sum(dim=0)
+    precision = (total_X[:4] / total_X[4:8].clamp(min=1)).clamp(min=1e-9).log().mean().exp()
+    return float(precision * (1 - total_X[9] / total_X[8]).clamp(max=0).exp())
 
 
 @torch.no_grad()
@@ -119,15 +137,19 @@ def sample(decoder: Decoder, grid_BPC: Tensor) -> Tensor:
     return torch.stack([*drawn, last_BK], dim=2)
 
 
-def sampled_batch(batch: Batch, decoder: Decoder, grid_BPC: Tensor, reward: Reward) -> tuple[Batch, Tensor, float]:
-    """A batch of samples in the place of the captions, the advantage of each [B, K], and the mean reward."""
+def sampled_batch(
+    batch: Batch, decoder: Decoder, grid_BPC: Tensor, references: References
+) -> tuple[Batch, Tensor, float]:
+    """A batch of samples in the place of the captions, the advantage of each [B, K], and the BLEU-4 of all."""
     words_BKT = sample(decoder, grid_BPC).cpu()
-    rewards_BK = torch.tensor(
+    counts_NX = torch.tensor(
         [
-            [reward(picture, [word for word in words if word != PAD]) for words in samples]
+            references.counts(picture, [word for word in words if word != PAD])
             for picture, samples in zip(batch.pictures, words_BKT[:, :, 1:].tolist(), strict=True)
+            for words in samples
         ]
     )
+    rewards_BK = rewards(counts_NX).view(words_BKT.shape[:2])
     lengths_BK = (words_BKT[:, :, 1:] != PAD).sum(dim=2)
     longest_BK = lengths_BK.argsort(dim=1, descending=True)
     order_B = lengths_BK.amax(dim=1).argsort(descending=True)
@@ -136,10 +158,10 @@ def sampled_batch(batch: Batch, decoder: Decoder, grid_BPC: Tensor, reward: Rewa
     pictures = [batch.pictures[b] for b in order_B.tolist()]
     images_B = batch.images_B[order_B.to(batch.images_B.device)]
     samples = Batch(pictures, images_B, words_BKT.to(grid_BPC.device), lengths_BK.gather(1, longest_BK)[order_B])
-    return samples, weights_BK.to(grid_BPC.device), float(rewards_BK.mean())
+    return samples, weights_BK.to(grid_BPC.device), bleu(counts_NX)
 
 
 def advantages(rewards_BK: Tensor) -> Tensor:
-    """How much better each sample is than the mean of its siblings."""
+    """How much more each sample is worth than the mean of its siblings."""
     others_BK = (rewards_BK.sum(dim=1, keepdim=True) - rewards_BK) / (rewards_BK.shape[1] - 1)
     return rewards_BK - others_BK

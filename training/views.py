@@ -12,9 +12,14 @@ SMALLEST_CROP = 0.5
 """Share of the photo's area."""
 
 
+def is_crop(view: int) -> bool:
+    """Whether a view is of a part of the photo only."""
+    return view >= 2
+
+
 def view_of(rgb_HW3: NDArray[np.uint8], view: int, image_id: int) -> NDArray[np.uint8]:
     """One view of a photo [H, W, 3]; crops are drawn from (image_id, view)."""
-    if view >= 2:
+    if is_crop(view):
         random = np.random.default_rng([image_id, view])
         height, width = rgb_HW3.shape[:2]
         area, aspect = random.uniform(SMALLEST_CROP, 1.0), np.exp(random.uniform(-0.2, 0.2))

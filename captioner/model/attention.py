@@ -23,13 +23,13 @@ class SoftAttention(nn.Module):
         self.score = nn.Linear(attention_size, 1, bias=False)
 
     def keys(self, grid_NPF: Tensor) -> Tensor:
-        """W_a a for every cell: [N, P, A]."""
-        out: Tensor = self.to_keys(grid_NPF)
-        return out
+        """W_a a for every cell, the same for all beams: [N, 1, P, A]."""
+        keys_NPA: Tensor = self.to_keys(grid_NPF)
+        return keys_NPA[:, None]
 
-    def forward(self, grid_NPF: Tensor, keys_NPA: Tensor, hidden_NKH: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, grid_NPF: Tensor, keys_N1PA: Tensor, hidden_NKH: Tensor) -> tuple[Tensor, Tensor]:
         """What is seen [N, K, F] and where it was looked for [N, K, P]."""
-        query_NKA, beta_NK1 = self.to_query(hidden_NKH).split([keys_NPA.shape[2], 1], dim=2)
-        scores_NKP = self.score((keys_NPA[:, None] + query_NKA[:, :, None]).tanh()).squeeze(3)
+        query_NKA, beta_NK1 = self.to_query(hidden_NKH).split([keys_N1PA.shape[3], 1], dim=2)
+        scores_NKP = self.score((keys_N1PA + query_NKA[:, :, None]).tanh()).squeeze(3)
         where_NKP = scores_NKP.softmax(dim=2)
         return beta_NK1.sigmoid() * (where_NKP @ grid_NPF), where_NKP

@@ -36,9 +36,9 @@ class Memory(NamedTuple):
     """What the decoder keeps of each picture while it speaks."""
 
     grid_BPF: Tensor
-    keys_BPA: Tensor
+    keys_B1PA: Tensor
     """Without attention empty."""
-    image_gates_BG: Tensor
+    image_gates_B1G: Tensor
     """W_ih v; without first_step empty."""
 
 
@@ -95,8 +95,8 @@ class Decoder(nn.Module):
         nothing = picture_BF[:, :0]
         memory = Memory(
             grid_BPF,
-            self.attend.keys(grid_BPF) if self.attend else nothing[:, None],
-            self.image_to_gates(picture_BF) if self.image_to_gates else nothing,
+            self.attend.keys(grid_BPF) if self.attend else nothing,
+            self.image_to_gates(picture_BF)[:, None] if self.image_to_gates else nothing,
         )
         if self.image_to_state:
             return memory, self.image_to_state(picture_BF).tanh()
@@ -116,7 +116,7 @@ class Decoder(nn.Module):
         seen_BKF, where_BKP = self._look(memory, state_BKS)
         gates_BKG = self._word_gates(word_BKE)
         if self.image_to_gates:
-            gates_BKG = gates_BKG + memory.image_gates_BG[:, None] * (t == 0)
+            gates_BKG = gates_BKG + memory.image_gates_B1G * (t == 0)
         state_BKS, hidden_BKH = self._recur(gates_BKG, seen_BKF, state_BKS)
         scores_BKV = self._scores(word_BKE, hidden_BKH, seen_BKF)
         return scores_BKV.log_softmax(dim=2), state_BKS, where_BKP
@@ -145,12 +145,12 @@ class Decoder(nn.Module):
         hiddens, seens = [], []
         for t, (n, k) in enumerate(blocks_T):
             if n < memory.grid_BPF.shape[0]:
-                memory = Memory(memory.grid_BPF[:n], memory.keys_BPA[:n], memory.image_gates_BG)
+                memory = Memory(memory.grid_BPF[:n], memory.keys_B1PA[:n], memory.image_gates_B1G)
             state_BKS = state_BKS[:n, :k]
             seen_BKF, where_BKP = self._look(memory, state_BKS)
             gates_BKG = gates[t].view(n, k, -1)
             if t == 0 and self.image_to_gates:
-                gates_BKG = gates_BKG + memory.image_gates_BG[:, None]
+                gates_BKG = gates_BKG + memory.image_gates_B1G
             state_BKS, hidden_BKH = self._recur(gates_BKG, seen_BKF, state_BKS)
             if looked_BKP is not None:
                 where_BKP = where_BKP * going_TBK[t, :n, :k, None].to(where_BKP.device)
@@ -175,8 +175,8 @@ class Decoder(nn.Module):
         """What the attention sees from the last layer's hidden state, and where; both empty without attention."""
         if self.attend is None:
             return state_BKS[:, :, :0], state_BKS[:, :, :0]
-        h = self.config.hidden_size
-        seen: tuple[Tensor, Tensor] = self.attend(memory.grid_BPF, memory.keys_BPA, state_BKS[:, :, -2 * h : -h])
+        hidden_BKH = torch.split(state_BKS, self.config.hidden_size, dim=2)[-2]
+        seen: tuple[Tensor, Tensor] = self.attend(memory.grid_BPF, memory.keys_B1PA, hidden_BKH)
         return seen
 
     def _recur(self, gates: Tensor, seen: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,13 @@ def write_captioner(network: CaptionNetwork, path: Path) -> None:
     rows, columns, channels = network.grid
     given = (torch.randn(2, rows * columns, channels), *search.inputs(7, 20, 0.7, 3))
     size = torch.export.Dim
-    shapes = ({0: size("batch", max=1024)}, {0: size("beams", min=1, max=64)}, {0: size("steps", max=64)}, None, None)
+    shapes = (
+        {0: size("batch", max=1024)},
+        {0: size("beams", min=1, max=search.MOST_BEAMS)},
+        {0: size("steps", max=64)},
+        None,
+        None,
+    )
     outputs = SEARCH_OUTPUTS[: 5 if network.config.attention != "none" else 4]
     with _quiet():
         program = torch.onnx.export(

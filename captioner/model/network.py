@@ -46,9 +46,7 @@ class CaptionNetwork(nn.Module):
         """Take what state gave; anything missing or unknown is a RuntimeError that names it."""
         if self.config.tied_words and "decoder.embed.weight" in state:
             state = {**state, "decoder.words.weight": state["decoder.embed.weight"]}
-        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
-            own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
-            part.load_state_dict(own)
+        nn.ModuleDict({"encoder": self.encoder, "decoder": self.decoder}).load_state_dict(state)
 
     def save(self, path: Path) -> None:
         """Write all weights as safetensors."""

@@ -7,7 +7,8 @@ The search stops when every picture's `wanted` best hypotheses are finished and 
 them: a log-probability only falls, so an unfinished one can reach at most log p(so far) / T ** length_power. What is
 returned is therefore the same as after all T steps.
 
-Shapes: B pictures, K beams, T steps, P grid cells (0 without attention), C channels, S state, V words.
+Shapes: B pictures, K beams, N = B K rows, T steps, P grid cells (0 without attention), C channels, S state, V words,
+X = 2 + P what is kept of each step: the word, its log-probability, where was looked.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from captioner.model.decoder import Decoder
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 
 NEVER = -1e9
 """Log-probability of what must not happen; finite, so that sums of it stay ordered."""
+MOST_BEAMS = 64
+"""Of the exported graph."""
 
 
 class Found(NamedTuple):
@@ -44,17 +48,13 @@ class BeamSearch(nn.Module):
     """The `wanted` likeliest captions of a decoder among K beams; <unk>, <pad> and <start> are never produced."""
 
     banned_V: Tensor
-    only_pad_V: Tensor
 
     def __init__(self, decoder: Decoder, vocabulary_size: int):
         super().__init__()
         self.decoder = decoder
         banned_V = torch.zeros(vocabulary_size)
         banned_V[[PAD, START, UNKNOWN]] = NEVER
-        only_pad_V = torch.full((vocabulary_size,), NEVER)
-        only_pad_V[PAD] = 0.0
         self.register_buffer("banned_V", banned_V, persistent=False)
-        self.register_buffer("only_pad_V", only_pad_V, persistent=False)
 
     def forward(
         self, grid_BPC: Tensor, first_scores_K: Tensor, steps_T: Tensor, length_power: Tensor, wanted: Tensor
@@ -66,75 +66,72 @@ class BeamSearch(nn.Module):
         """
         memory, state_BS = self.decoder.start(grid_BPC)
         vocabulary_size = self.banned_V.shape[0]
-        cells = memory.grid_BPF[:, :, 0] if self.decoder.attend else memory.grid_BPF[:, :0, 0]
-        log_probs_BK = (grid_BPC[:, :1, 0] * 0 + first_scores_K[None]).contiguous()
-        words_BK = torch.zeros_like(log_probs_BK, dtype=torch.long) + START
-        found_BKT = (words_BK[:, :, None] * 0 + steps_T * 0).contiguous()
-        each_BKT = found_BKT.to(log_probs_BK.dtype)
-        maps_BKTP = (each_BKT[:, :, :, None] * cells[:, None, None] * 0).contiguous()
-        done_BK = words_BK < 0
-        lengths_BK = log_probs_BK * 0
-        state_BKS = (log_probs_BK[:, :, None] * 0 + state_BS[:, None]).contiguous()
-        wanted_K = (first_scores_K * 0 + 1).cumsum(0) <= wanted
-        longest = (steps_T * 0 + 1).sum()  # a tensor: a Python int of a shape stops the export inside the loop
+        cells_BP = memory.grid_BPF[:, :, 0] if self.decoder.attend else memory.grid_BPF[:, :0, 0]
+        log_probs_BK1 = (grid_BPC[:, :1, :1] * 0 + first_scores_K[:, None]).contiguous()
+        words_BK1 = torch.zeros_like(log_probs_BK1, dtype=torch.long) + START
+        state_BKS = (log_probs_BK1 * 0 + state_BS[:, None]).contiguous()
+        blank_BKX = torch.cat([log_probs_BK1, log_probs_BK1, log_probs_BK1 * cells_BP[:, None]], dim=2)
+        history_NTX = (blank_BKX.flatten(0, 1)[:, None] * steps_T[:, None] * 0).contiguous()
+        # What does not change is made here, once. Tensors: a Python int of a shape stops the export inside the loop.
+        longest, last_1 = (steps_T * 0 + 1).sum(), wanted.reshape(1) - 1
+        powers_T = (steps_T.to(first_scores_K) + 1).pow(length_power)
+        last_power = longest.to(first_scores_K).pow(length_power)
+        row_BK1 = (words_BK1 * 0 + 1).flatten().cumsum(0).view_as(words_BK1) - 1
+        # A candidate J is a row and one of its K next words.
+        parent_J1 = (row_BK1 + first_scores_K.long() * 0).reshape(-1, 1)
+        first_B1 = row_BK1[:, 0] * (first_scores_K * 0 + 1).sum().long()
 
-        def rank(log_probs: Tensor, lengths: Tensor) -> Tensor:
-            return log_probs / lengths.clamp(min=1).pow(length_power)
-
-        def more(
-            t: Tensor, log_probs_BK: Tensor, lengths_BK: Tensor, words_BK: Tensor, done_BK: Tensor, *rest: Tensor
-        ) -> Tensor:
-            hope_BK = torch.where(done_BK, log_probs_BK * 0 + 2 * NEVER, rank(log_probs_BK, longest.to(log_probs_BK)))
-            worst_B = torch.where(wanted_K, rank(log_probs_BK, lengths_BK), -2 * NEVER).amin(dim=1)
-            settled_B = (done_BK | ~wanted_K).all(dim=1) & (hope_BK.amax(dim=1) <= worst_B)
-            return (t < longest) & ~settled_B.all()
+        def more(t: Tensor, log_probs_BK1: Tensor, scores_BK: Tensor, done_BK1: Tensor, *rest: Tensor) -> Tensor:
+            hope_BK1 = torch.where(done_BK1, 2 * NEVER, log_probs_BK1 / last_power)
+            worst_B11 = scores_BK.index_select(1, last_1)[:, :, None]
+            return (t < longest) & ((hope_BK1 - worst_B11).amax(dim=(0, 1, 2)) >= 0)
 
         def extend(
             t: Tensor,
-            log_probs_BK: Tensor,
-            lengths_BK: Tensor,
-            words_BK: Tensor,
-            done_BK: Tensor,
-            found_BKT: Tensor,
-            each_BKT: Tensor,
-            maps_BKTP: Tensor,
+            log_probs_BK1: Tensor,
+            scores_BK: Tensor,
+            done_BK1: Tensor,
+            words_BK1: Tensor,
             state_BKS: Tensor,
+            history_NTX: Tensor,
         ) -> tuple[Tensor, ...]:
-            next_BKV, state_BKS, where_BKP = self.decoder.step(t, words_BK, state_BKS, memory)
-            next_BKV = torch.where(done_BK[:, :, None], self.only_pad_V, next_BKV + self.banned_V)
-            lengths_BK = torch.where(done_BK, lengths_BK, lengths_BK + 1)
-            total_BKV = log_probs_BK[:, :, None] + next_BKV
-            ranked_BKV = rank(total_BKV, lengths_BK[:, :, None])
-            _, chosen_BK = ranked_BKV.flatten(1).topk(log_probs_BK.shape[1], dim=1)
-            parent_BK, words_BK = chosen_BK // vocabulary_size, chosen_BK % vocabulary_size
-
-            def follow(x: Tensor) -> Tensor:
-                index = parent_BK.reshape(parent_BK.shape + (1,) * (x.dim() - 2))
-                return x.gather(1, index.expand_as(x))
-
-            log_probs_BK = total_BKV.flatten(1).gather(1, chosen_BK)
-            now_T = steps_T == t
-            found_BKT = torch.where(now_T, words_BK[:, :, None], follow(found_BKT))
-            chosen_log_probs_BK = next_BKV.flatten(1).gather(1, chosen_BK)
-            each_BKT = torch.where(now_T, chosen_log_probs_BK[:, :, None], follow(each_BKT))
-            maps_BKTP = torch.where(now_T[:, None], follow(where_BKP)[:, :, None], follow(maps_BKTP))
-            done_BK = follow(done_BK) | (words_BK == END)
-            return (
-                t + 1,
-                log_probs_BK,
-                follow(lengths_BK),
-                words_BK,
-                done_BK,
-                found_BKT,
-                each_BKT,
-                maps_BKTP,
-                follow(state_BKS),
+            next_BKV, state_BKS, where_BKP = self.decoder.step(t, words_BK1.squeeze(2), state_BKS, memory)
+            next_BKV = next_BKV + self.banned_V
+            if vocabulary_size < MOST_BEAMS:  # then there may be fewer words than beams
+                none_BKK = log_probs_BK1 * 0 + first_scores_K * 0 + NEVER
+                next_BKV = torch.cat([next_BKV, none_BKK], dim=2)
+            # No more than K words of a hypothesis can be among the K best of all.
+            next_BKK, word_BKK = next_BKV.topk(scores_BK.shape[1], dim=2)
+            next_BKK = torch.where(done_BK1, first_scores_K, next_BKK)
+            word_BKK = torch.where(done_BK1, PAD, word_BKK)
+            total_BKK = log_probs_BK1 + next_BKK
+            ranked_BKK = torch.where(
+                done_BK1, scores_BK[:, :, None] + next_BKK, total_BKK / powers_T.index_select(0, t.reshape(1))
             )
+            scores_BK, chosen_BK = ranked_BKK.flatten(1).topk(scores_BK.shape[1], dim=1)
+            chosen_BK = chosen_BK + first_B1
+            log_probs_BK1, each_BK1, words_BK1 = (
+                embedding(chosen_BK, x_BKK.reshape(-1, 1)) for x_BKK in (total_BKK, next_BKK, word_BKK)
+            )
+            if vocabulary_size < MOST_BEAMS:
+                words_BK1 = words_BK1.clamp(max=vocabulary_size - 1)
+            parent_BK = embedding(chosen_BK, parent_J1).squeeze(2)
+            state_BKS = embedding(parent_BK, state_BKS.reshape(-1, state_BKS.shape[2]))
+            where_BKP = embedding(parent_BK, where_BKP.flatten(0, 1))
+            new_BKX = torch.cat([words_BK1.to(each_BK1), each_BK1, where_BKP], dim=2)
+            new_N1X = new_BKX.reshape(-1, 1, new_BKX.shape[2])
+            history_NTX = history_NTX.index_select(0, parent_BK.reshape(-1))
+            history_NTX = torch.where((steps_T == t)[:, None], new_N1X, history_NTX)
+            # <start>, the only other mark up to <end>, is never produced.
+            return t + 1, log_probs_BK1, scores_BK, words_BK1 <= END, words_BK1, state_BKS, history_NTX
 
         t = torch.zeros((), dtype=torch.long, device=grid_BPC.device)
-        carried = (t, log_probs_BK, lengths_BK, words_BK, done_BK, found_BKT, each_BKT, maps_BKTP, state_BKS)
-        _, log_probs_BK, lengths_BK, _, _, found_BKT, each_BKT, maps_BKTP, _ = _loop()(more, extend, carried)
-        return Found(found_BKT, each_BKT, log_probs_BK, rank(log_probs_BK, lengths_BK), maps_BKTP)
+        scores_BK = log_probs_BK1.squeeze(2) * 1
+        carried = (t, log_probs_BK1, scores_BK, words_BK1 < START, words_BK1, state_BKS, history_NTX)
+        _, log_probs_BK1, scores_BK, _, _, _, history_NTX = _loop()(more, extend, carried)
+        history_BKTX = history_NTX.reshape(*scores_BK.shape, *history_NTX.shape[1:])
+        words_BKT, each_BKT = history_BKTX[..., 0].long(), history_BKTX[..., 1]
+        return Found(words_BKT, each_BKT, log_probs_BK1.squeeze(2), scores_BK, history_BKTX[..., 2:])
 
 
 def inputs(beam_size: int, max_words: int, length_power: float = 0.0, wanted: int = 1) -> tuple[Tensor, ...]:
