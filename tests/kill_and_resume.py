@@ -3,7 +3,8 @@
     python -m tests.kill_and_resume --kills 20
 
 Most kills come a moment after a place in the run that is drawn at random, every fifth while the process starts. The
-same command continues the run each time. Exit status 1 if the final weights differ in a byte.
+same command continues the run each time. Exit status 1 if a byte differs in the weights that are kept or in the last
+checkpoint: the weights, their average and the optimizer.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from tests.tiny_training import KILLED_PICTURES, PICTURES, draw
+from tests.tiny_training import KILLED_PICTURES, PICTURES, draw, leaves
+from training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,8 +53,9 @@ class Run:
         settings = self.out / "run.json"
         return settings.exists() and settings.stat().st_mtime > moment
 
-    def weights(self) -> str:
-        return sha256((self.out / "best.safetensors").read_bytes()).hexdigest()
+    def result(self) -> tuple[bytes, dict[str, Any]]:
+        """The weights that were kept, and all that the last checkpoint holds."""
+        return (self.out / "best.safetensors").read_bytes(), leaves(checkpoint.newest(self.out))
 
 
 def kill_once(run: Run, from_step: int | None, delay: float) -> bool:
@@ -99,10 +102,10 @@ def main() -> int:
             delay = moments.uniform(0, 10 if while_starting else 1.5 * args.checkpoint_seconds)
             killed += kill_once(cut, None if while_starting else place, delay)
         cut.finish()
-        same = straight.weights() == cut.weights()
+        same = straight.result() == cut.result()
     verdict = "byte for byte the same" if same else "DIFFERENT"
     print(
-        f"{killed} of {args.kills} kills in {steps} steps ({seconds:.0f} s uninterrupted): final weights are {verdict}"
+        f"{killed} of {args.kills} kills in {steps} steps ({seconds:.0f} s uninterrupted): final weights and last checkpoint are {verdict}"
     )
     return 0 if same and killed == args.kills else 1
 

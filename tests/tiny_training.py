@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +31,7 @@ def tiny() -> Recipe:
     options = SearchOptions(beam_size=2, max_words=12)
     return replace(
         recipe, model=replace(recipe.model, **stage, **sizes), epochs=2, batch_pictures=8, learning_rate=0.02,
-        encoder_learning_rate=1e-3, warmup_steps=2, average_decay=0.9, fine_tune="all", self_critical_epochs=1,
+        encoder_learning_rate=1e-3, warmup_steps=2, average_decay=0.9, fine_tune="all", self_critical_epochs=1, self_critical_warmup_steps=1,
         validate_with=options,
     )  # fmt: skip
 
@@ -59,6 +61,18 @@ def run(recipe: Recipe, data: Path, out: Path, checkpoint_seconds: float = 0.0) 
     """Train on the CPU with one thread; features lie in the run's folder."""
     torch.set_num_threads(1)
     return fit(recipe, Places(data, out, out / "features"), torch.device("cpu"), checkpoint_seconds)
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    """The lines that a run wrote, one an epoch."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def leaves(value: Any, place: str = "") -> dict[str, Any]:
+    """Everything in a checkpoint's state by its place, tensors as their bytes: two states can then be compared."""
+    if isinstance(value, dict):
+        return {name: leaf for key, inner in value.items() for name, leaf in leaves(inner, f"{place}/{key}").items()}
+    return {place: value.numpy().tobytes() if isinstance(value, torch.Tensor) else value}
 
 
 if __name__ == "__main__":
