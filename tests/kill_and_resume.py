@@ -105,7 +105,8 @@ def main() -> int:
         same = straight.result() == cut.result()
     verdict = "byte for byte the same" if same else "DIFFERENT"
     print(
-        f"{killed} of {args.kills} kills in {steps} steps ({seconds:.0f} s uninterrupted): final weights and last checkpoint are {verdict}"
+        f"{killed} of {args.kills} kills in {steps} steps ({seconds:.0f} s uninterrupted): "
+        f"final weights and last checkpoint are {verdict}"
     )
     return 0 if same and killed == args.kills else 1
 

@@ -31,8 +31,8 @@ def tiny() -> Recipe:
     options = SearchOptions(beam_size=2, max_words=12)
     return replace(
         recipe, model=replace(recipe.model, **stage, **sizes), epochs=2, batch_pictures=8, learning_rate=0.02,
-        encoder_learning_rate=1e-3, warmup_steps=2, average_decay=0.9, fine_tune="all", self_critical_epochs=1, self_critical_warmup_steps=1,
-        validate_with=options,
+        encoder_learning_rate=1e-3, warmup_steps=2, average_decay=0.9, fine_tune="all", self_critical_epochs=1,
+        self_critical_warmup_steps=1, validate_with=options,
     )  # fmt: skip
 
 

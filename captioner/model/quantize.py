@@ -33,7 +33,8 @@ def quantize_decoder(source: Path, target: Path) -> None:
         nodes = [node for node in nodes if node.op_type != "Transpose" or node.output[0] in used]
         used |= {name for node in nodes for name in node.input}
         kept = [weight for weight in graph.initializer if weight.name in used]
-        for old, new in ((graph.node, nodes), (graph.initializer, kept)):
+        lists: list[tuple[Any, list[Any]]] = [(graph.node, nodes), (graph.initializer, kept)]
+        for old, new in lists:
             copies = [type(item).FromString(item.SerializeToString()) for item in new]
             del old[:]
             old.extend(copies)
@@ -117,7 +118,8 @@ def quantize_encoder(source: Path, target: Path, photos: Sequence[NDArray[np.uin
         quantize_static(
             str(prepared), str(target), _reader(photos), quant_format=QuantFormat.QDQ, per_channel=True,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax, op_types_to_quantize=["Conv", "Clip", "Relu", "Add", "MatMul", "Gemm"],
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=["Conv", "Clip", "Relu", "Add", "MatMul", "Gemm"],
             extra_options={"CalibMovingAverage": True},
         )  # fmt: skip
 
