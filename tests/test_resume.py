@@ -51,20 +51,30 @@ def test_a_run_stopped_twice_is_bit_for_bit_the_same(straight, data, tmp_path, m
     assert_same_run(tmp_path, straight)
 
 
-@pytest.mark.parametrize("name", ["best.safetensors", "metrics.jsonl", "checkpoint-000000003.pt"])
-def test_a_run_stopped_while_it_writes_is_the_same(straight, data, tmp_path, monkeypatch, name):
-    place = os.replace
+@pytest.mark.parametrize(
+    ("name", "time", "seconds"),
+    [
+        ("best.safetensors", 1, 0.0),
+        ("metrics.jsonl", 1, 0.0),
+        ("checkpoint-000000003.pt", 1, 0.0),
+        ("checkpoint-000000006.pt", 2, 1e9),  # as the self-critical epochs begin
+        ("metrics.jsonl", 3, 1e9),  # after one of them has written weights that are perhaps better
+    ],
+)
+def test_a_run_stopped_while_it_writes_is_the_same(straight, data, tmp_path, monkeypatch, name, time, seconds):
+    place, written = os.replace, []
 
     def stop(source, target):
-        if os.path.basename(target) == name:
+        written.append(os.path.basename(target))
+        if written.count(name) == time:
             raise KeyboardInterrupt
         place(source, target)
 
     monkeypatch.setattr(os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(tiny(), data, tmp_path)
+        run(tiny(), data, tmp_path, seconds)
     monkeypatch.setattr(os, "replace", place)
-    run(tiny(), data, tmp_path)
+    run(tiny(), data, tmp_path, seconds)
     assert_same_run(tmp_path, straight)
 
 
