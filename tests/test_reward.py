@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -16,35 +18,47 @@ A, B, C, D = 4, 5, 6, 7
 
 def test_counts_of_a_sample_on_paper() -> None:
     references = References([[[A, B, C, END], [A, B, A, D, A, END]], [[D, END]]])
-    *matches_and_totals, length, closest = references.counts(0, [A, A, B, C, END])
+    *matches_and_totals, length, closest, _ = references.counts(0, [A, A, B, C, END])
     # All five words (A twice is in one caption); AB, BC, C<end>; ABC, BC<end>; ABC<end>.
     assert matches_and_totals == [5, 3, 2, 1, 5, 4, 3, 2]
     assert (length, closest) == (5, 4)  # 4 and 6 are equally close: the shorter one
+
+
+def test_cider_is_highest_for_the_reference_and_ignores_what_every_picture_has() -> None:
+    references = References([[[A, B, END]], [[A, C, END]]])
+    assert references.rarity[(A,)] == 0.0
+    assert references.rarity[(B,)] == pytest.approx(math.log(2))
+    # All four orders but the fourth exist in a three-word sentence, and each is equal to itself.
+    assert references.counts(0, [A, B, END])[-1] == pytest.approx(3 / 4)
+    assert 3 / 4 > references.counts(0, [A, D, END])[-1] == 0.0
 
 
 def some_counts(length: int) -> torch.Tensor:
     """Three samples of a length each a word longer than the last, against references of 6 words."""
     samples = [[5.0, 3, 2, 1], [4.0, 2, 1, 0], [3.0, 2, 0, 0]]
     lengths = [length, length + 1, length + 2]
-    rows = [[*m, *(n - i for i in range(4)), n, 6] for m, n in zip(samples, lengths, strict=True)]
+    rows = [
+        [*m, *(n - i for i in range(4)), n, 6, 0.2 * k] for k, (m, n) in enumerate(zip(samples, lengths, strict=True))
+    ]
     return torch.tensor(rows)
 
 
 @pytest.mark.parametrize("length", [5, 4, 8], ids=["as_long", "too_short", "too_long"])
 def test_a_sample_is_worth_what_it_adds_to_the_logarithm_of_bleu(length: int) -> None:
-    counts_NX = some_counts(length) + torch.tensor([0.0] * 9 + [1e-4])  # away from the brevity penalty's kink
+    counts_NX = some_counts(length) + torch.tensor([0.0] * 9 + [1e-4, 0.0])  # away from the brevity penalty's kink
     often_N = torch.ones(3, requires_grad=True)
     total_X = (often_N[:, None] * counts_NX).sum(dim=0)
     log_bleu = (total_X[:4] / total_X[4:8]).log().mean() + (1 - total_X[9] / total_X[8]).clamp(max=0)
     assert bleu(counts_NX) == pytest.approx(log_bleu.exp().item(), rel=1e-5)
     log_bleu.backward()  # type: ignore[no-untyped-call]
     assert often_N.grad is not None
-    torch.testing.assert_close(rewards(counts_NX), 3 * often_N.grad)
+    cider_N = counts_NX[:, 10] / counts_NX[:, 10].mean()
+    torch.testing.assert_close(rewards(counts_NX), 3 * often_N.grad + cider_N)
 
 
 def test_a_batch_without_a_match_has_finite_rewards() -> None:
     counts_NX = some_counts(5)
-    counts_NX[:, :4] = 0.0
+    counts_NX[:, [0, 1, 2, 3, 10]] = 0.0
     assert rewards(counts_NX).isfinite().all()
     assert 0 <= bleu(counts_NX) < 1e-8
 

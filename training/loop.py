@@ -239,7 +239,7 @@ class _Run:
         return value
 
     def _self_critical_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss of samples of the network as it is served, without dropout, and their BLEU-4."""
+        """The loss of true captions and of samples of the network as it is served, and the samples' BLEU-4."""
         if self.references is None:
             self.references = References([[words[1:] for words in captions] for captions in self.batches.words])
         self.network.eval()
@@ -247,7 +247,8 @@ class _Run:
             pixels = batch.images_B.dim() == 4
             grid_BPC = self.network.encoder(batch.images_B) if pixels else batch.images_B
         samples, weights_BK, mean = sampled_batch(batch, self.network.decoder, grid_BPC, self.references)
-        return self.loss(samples, weights_BK), torch.tensor(mean, device=self.device)
+        self.network.decoder.train()
+        return self.loss(batch, samples, weights_BK), torch.tensor(mean, device=self.device)
 
     def _agree(self) -> None:
         """Batch norm's statistics are those of each process's pictures: all take the first's, as a checkpoint does."""

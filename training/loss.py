@@ -41,11 +41,19 @@ class CaptionLoss(nn.Module):
         super().__init__()
         self.network, self.label_smoothing, self.doubly_stochastic = network, label_smoothing, doubly_stochastic
 
-    def forward(self, batch: Batch, weights_BK: Tensor | None = None) -> Tensor:
-        """Cross-entropy of true captions or, with weights, the self-critical loss of samples."""
+    def forward(self, batch: Batch, samples: Batch | None = None, weights_BK: Tensor | None = None) -> Tensor:
+        """Cross-entropy of true captions; with samples and their weights, the self-critical loss of those as well."""
+        loss = caption_loss(self._teach(batch), self.label_smoothing, self.doubly_stochastic)
+        if samples is None or weights_BK is None:
+            return loss
+        training = self.network.decoder.training
+        self.network.decoder.eval()  # samples were drawn without dropout
+        loss = loss + self_critical_loss(self._teach(samples), weights_BK)
+        self.network.decoder.train(training)
+        return loss
+
+    def _teach(self, batch: Batch) -> Taught:
         pixels = batch.images_B.dim() == 4
         grid_BPC = self.network.encoder(batch.images_B) if pixels else batch.images_B
-        taught = self.network.decoder.teach(grid_BPC, batch.words_BKT, batch.lengths_BK)
-        if weights_BK is not None:
-            return self_critical_loss(taught, weights_BK)
-        return caption_loss(taught, self.label_smoothing, self.doubly_stochastic)
+        taught: Taught = self.network.decoder.teach(grid_BPC, batch.words_BKT, batch.lengths_BK)
+        return taught

@@ -107,7 +107,7 @@ def flickr8k_attend() -> Recipe:
         warmup_steps=150,
         clip_norm=2.0,
         average_decay=0.997,
-        self_critical_epochs=3,
+        self_critical_epochs=2,
         search=SearchOptions(length_power=0.7),
     )
 

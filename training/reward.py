@@ -1,16 +1,23 @@
 """Self-critical training: sampled captions are pushed up or down by how much more they are worth than their siblings.
 
     loss = - sum over samples k of (r_k - mean of the other samples' r) log p(sample k) / number of words
+           + the cross-entropy of the true captions (training.loss)
 
-(Rennie et al., 2017; the baseline is that of Luo, 2020: the other samples of the same picture.) What a sample is worth
-is what it adds to the BLEU-4 of all samples of a batch. BLEU of a corpus (Papineni et al., 2002) is no mean over
-sentences: with m_n of t_n n-grams matched, length c and closest reference length l in a sample, and M_n, T_n, C and L
-their means over the batch,
+(Rennie et al., 2017; the baseline is that of Luo, 2020: the other samples of the same picture.) Cross-entropy keeps the
+sentences whole: without it they shrink to what is safe to say of any picture. What a sample is worth
+is what it adds to the two scores of all samples of a batch, each as a share of that score:
+
+    r_k = d log BLEU_k + cider_k / mean cider
+
+BLEU-4 of a corpus (Papineni et al., 2002) is not a mean over sentences. With m_n of t_n n-grams matched, length c and
+closest reference length l in a sample, and M_n, T_n, C and L their means over the batch,
 
     log BLEU = 1/4 sum_n log(M_n / T_n) + min(0, 1 - L / C)
-    r_k = d log BLEU = 1/4 sum_n (m_n / M_n - t_n / T_n) + [C < L] (L c / C^2 - l / C)
+    d log BLEU_k = 1/4 sum_n (m_n / M_n - t_n / T_n) + [C < L] (L c / C^2 - l / C)
 
-END counts as a word, so that a sample is rewarded for ending where a sentence ends.
+cider_k is the cosine of the n-gram counts of sample and references, weighted by how rare an n-gram is, mean over
+n = 1 to 4 and the references (what CIDEr-D measures; Vedantam et al., 2015). END counts as a word in both, so that a
+sample is rewarded for ending where a sentence ends.
 Shapes: B pictures, K samples of each, N = B K, T words, S state, V words known.
 """
 
@@ -30,8 +37,13 @@ from training.data import Batch
 SAMPLES = 5
 LONGEST = 20
 ORDERS = (1, 2, 3, 4)
-Grams = list[Counter[tuple[int, ...]]]
+Words = tuple[int, ...]
+Vector = tuple[list[dict[Words, float]], list[float]]
+"""Weighted n-grams by n - 1, and the length of each vector."""
+Grams = list[Counter[Words]]
 """Counts of n-grams, by n - 1."""
+COUNTS = 11
+"""Of a sample: m_1 to m_4, t_1 to t_4, c, l and cider."""
 
 
 def grams(words: Sequence[int]) -> Grams:
@@ -43,28 +55,51 @@ class References:
     """Every training picture's captions, as numbers that end with END, ready to compare samples with."""
 
     def __init__(self, references: Sequence[Sequence[Sequence[int]]]):
+        counted = [[grams(sentence) for sentence in sentences] for sentences in references]
+        seen = Counter(gram for sentences in counted for gram in {g for s in sentences for counts in s for g in counts})
+        total = math.log(max(2, len(references)))
+        self.rarity = {gram: total - math.log(count) for gram, count in seen.items()}
+        self.rarest = total
+        self.vectors = [[self._vector(s) for s in sentences] for sentences in counted]
         self.lengths = [[len(sentence) for sentence in sentences] for sentences in references]
         self.most: list[Grams] = []
         """The highest count of each n-gram in one caption of a picture."""
-        for sentences in references:
+        for sentences in counted:
             self.most.append([Counter() for _ in ORDERS])
             for sentence in sentences:
-                for most, counts in zip(self.most[-1], grams(sentence), strict=True):
+                for most, counts in zip(self.most[-1], sentence, strict=True):
                     most |= counts
 
-    def counts(self, picture: int, words: Sequence[int]) -> list[int]:
-        """m_1 to m_4, t_1 to t_4, c and l of a sample that ends with END, about training picture number `picture`."""
-        own, length = grams(words), len(words)
+    def counts(self, picture: int, words: Sequence[int]) -> list[float]:
+        """COUNTS of a sample that ends with END, about training picture number `picture`."""
+        own = grams(words)
         matches = [(counts & most).total() for counts, most in zip(own, self.most[picture], strict=True)]
-        closest = min(self.lengths[picture], key=lambda reference: (abs(reference - length), reference))
-        return [*matches, *(counts.total() for counts in own), length, closest]
+        lengths = self.lengths[picture]
+        closest = min(lengths, key=lambda length: (abs(length - len(words)), length))
+        return [*matches, *(counts.total() for counts in own), len(words), closest, self.cider(picture, own)]
+
+    def cider(self, picture: int, own: Grams) -> float:
+        """Mean cosine with the picture's captions, in [0, 1]."""
+        vector, others = self._vector(own), self.vectors[picture]
+        return sum(self._cosine(vector, other) for other in others) / len(others)
+
+    def _vector(self, counts: Grams) -> Vector:
+        weighed = [{g: n * self.rarity.get(g, self.rarest) for g, n in one.items()} for one in counts]
+        return weighed, [math.sqrt(sum(value * value for value in one.values())) for one in weighed]
+
+    def _cosine(self, a: Vector, b: Vector) -> float:
+        total = 0.0
+        for own, other, own_norm, other_norm in zip(a[0], b[0], a[1], b[1], strict=True):
+            shared = sum(min(value, other[gram]) * other[gram] for gram, value in own.items() if gram in other)
+            total += shared / (own_norm * other_norm) if shared else 0.0
+        return total / len(ORDERS)
 
 
 def rewards(counts_NX: Tensor) -> Tensor:
-    """What each sample is worth [N], from its counts [N, 10]; n-grams that match in no sample of the batch add 0."""
+    """What each sample is worth [N], from its COUNTS [N, 11]; 0 for a score that no sample of the batch adds to."""
     mean_X = counts_NX.mean(dim=0)
     share_NX = counts_NX / mean_X.clamp(min=1e-9)
-    reward_N = (share_NX[:, :4] - share_NX[:, 4:8]).mean(dim=1)
+    reward_N = (share_NX[:, :4] - share_NX[:, 4:8]).mean(dim=1) + share_NX[:, 10]
     length, closest = mean_X[8], mean_X[9]
     if length < closest:
         reward_N = reward_N + closest / length * (share_NX[:, 8] - share_NX[:, 9])
@@ -111,8 +146,7 @@ def sampled_batch(
             references.counts(picture, [word for word in words if word != PAD])
             for picture, samples in zip(batch.pictures, words_BKT[:, :, 1:].tolist(), strict=True)
             for words in samples
-        ],
-        dtype=torch.float32,
+        ]
     )
     rewards_BK = rewards(counts_NX).view(words_BKT.shape[:2])
     lengths_BK = (words_BKT[:, :, 1:] != PAD).sum(dim=2)
