@@ -277,13 +277,13 @@ def fake_onnxruntime(monkeypatch, available: list[str], used: list[str]) -> dict
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
-def test_a_session_has_its_threads_and_does_not_spin(monkeypatch):
+def test_a_session_has_its_threads_and_they_hardly_spin(monkeypatch):
     asked = fake_onnxruntime(monkeypatch, [CPU], [CPU])
     Session(Path("x.onnx"), threads=3)
     assert asked == {
         "intra_op_num_threads": 3,
         "inter_op_num_threads": 1,
-        "session.intra_op.allow_spinning": "0",
+        "session.intra_op.spin_duration_us": "50",
         "providers": [CPU],
     }
 

@@ -146,7 +146,7 @@ def test_two_layers_and_a_first_state(tmp_path):
     decoder = Decoder(config, (2, 3, 5), 12).eval()
     with torch.no_grad():
         for parameter in decoder.parameters():
-            parameter.mul_(4)
+            parameter.mul_(6)
         decoder.position_PF.normal_()
         decoder.words.bias[END] = 1.0
     network = SimpleNamespace(config=config, grid=(2, 3, 5), search=BeamSearch(decoder, 12))
