@@ -153,7 +153,11 @@ def _info(options: argparse.Namespace) -> int:
     for precision in bundle.precisions:
         files = [bundle.graph(graph, precision) for graph in GRAPHS]
         facts[precision] = ", ".join(f"{file.name} {file.stat().st_size / 1e6:.1f} MB" for file in files)
-    facts |= _flat("score", bundle.scores)
+    scores = dict(bundle.scores)
+    for pair, score in scores.pop("precisions", {}).items():
+        metrics = ", ".join(f"{name} {value:.3f}" for name, value in score["metrics"].items())
+        facts[f"score {pair}"] = f"{metrics} ({score['annotations']}, k = {score['beam_size']})"
+    facts |= _flat("score", scores)
     facts["engine"] = f"{engine_name()}, {captioner.precision}, provider {captioner.provider}"
     width = max(map(len, facts))
     for name, value in facts.items():

@@ -1,6 +1,7 @@
 """The command line: what it prints, where it draws, and how it complains."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captioner.bundle import seal
 from captioner.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -159,6 +161,19 @@ def test_info_says_what_is_in_a_bundle(tiny_bundle, capsys):
     assert "captioner.int8.onnx" in facts["int8"]
     assert facts["engine"].startswith("onnxruntime")
     assert facts["engine"].endswith("fp32, provider cpu")
+
+
+def test_info_shows_a_line_of_scores_for_each_pair_of_precisions(tiny_bundle, tmp_path, capsys):
+    folder = tmp_path / "scored"
+    shutil.copytree(tiny_bundle, folder)
+    score = {"metrics": {"Bleu_1": 0.5, "Bleu_4": 0.25}, "annotations": "val.json", "beam_size": 7}
+    scores = {"parity": {"cases": 8}, "precisions": {"encoder int8, decoder fp32": score}}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    seal(folder)
+    assert main(["info", "--bundle", str(folder)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "score encoder int8, decoder fp32 Bleu_1 0.500, Bleu_4 0.250 (val.json, k = 7)" in lines
+    assert "score parity cases 8" in lines
 
 
 def test_a_missing_bundle_is_one_sentence(tmp_path, capsys):
