@@ -60,6 +60,7 @@ class Recipe:
     self_critical_learning_rate: float = 1e-4
     """Highest, in those."""
     self_critical_warmup_steps: int = 30
+    """Of those; their optimizer starts anew."""
     validate_with: SearchOptions = field(default_factory=lambda: SearchOptions(beam_size=3))
     """Free-running search after every epoch."""
     keep_best_by: str = "Bleu_4"
