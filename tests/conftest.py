@@ -83,3 +83,20 @@ def tiny_bundle() -> Path:
 def tiny_bundle_inject() -> Path:
     """A bundle without attention; read only."""
     return _bundle("inject", replace(TINY, attention="none"))
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The scenes that tests.tiny_training trains on; read only."""
+    from tests.tiny_training import draw
+
+    return draw(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def straight(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    """The folder of a tiny run that nothing interrupted, and what fit returned."""
+    from tests.tiny_training import run, tiny
+
+    out = tmp_path_factory.mktemp("straight")
+    return out, run(tiny(), tiny_data, out, 1e9)

@@ -8,21 +8,8 @@ import time
 import pytest
 import torch
 
-from tests.tiny_training import draw, leaves, metrics, run, tiny
+from tests.tiny_training import leaves, metrics, run, tiny
 from training import checkpoint, loop
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def straight(data, tmp_path_factory):
-    """The folder of a run that nothing interrupted."""
-    out = tmp_path_factory.mktemp("straight")
-    run(tiny(), data, out, 1e9)
-    return out
 
 
 def assert_same_run(out, other):
@@ -34,7 +21,7 @@ def assert_same_run(out, other):
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e9], ids=["every_step", "every_epoch"])
-def test_a_run_stopped_twice_is_bit_for_bit_the_same(straight, data, tmp_path, monkeypatch, seconds):
+def test_a_run_stopped_twice_is_bit_for_bit_the_same(straight, tiny_data, tmp_path, monkeypatch, seconds):
     train_step = loop._Run._train_step
     for stop in (2, 7):
 
@@ -45,10 +32,10 @@ def test_a_run_stopped_twice_is_bit_for_bit_the_same(straight, data, tmp_path, m
 
         monkeypatch.setattr(loop._Run, "_train_step", step)
         with pytest.raises(KeyboardInterrupt):
-            run(tiny(), data, tmp_path, seconds)
+            run(tiny(), tiny_data, tmp_path, seconds)
     monkeypatch.setattr(loop._Run, "_train_step", train_step)
-    run(tiny(), data, tmp_path, seconds)
-    assert_same_run(tmp_path, straight)
+    run(tiny(), tiny_data, tmp_path, seconds)
+    assert_same_run(tmp_path, straight[0])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +48,7 @@ def test_a_run_stopped_twice_is_bit_for_bit_the_same(straight, data, tmp_path, m
         ("metrics.jsonl", 3, 1e9),  # after one of them has written weights that are perhaps better
     ],
 )
-def test_a_run_stopped_while_it_writes_is_the_same(straight, data, tmp_path, monkeypatch, name, time, seconds):
+def test_a_run_stopped_while_it_writes_is_the_same(straight, tiny_data, tmp_path, monkeypatch, name, time, seconds):
     place, written = os.replace, []
 
     def stop(source, target):
@@ -72,25 +59,25 @@ def test_a_run_stopped_while_it_writes_is_the_same(straight, data, tmp_path, mon
 
     monkeypatch.setattr(os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(tiny(), data, tmp_path, seconds)
+        run(tiny(), tiny_data, tmp_path, seconds)
     monkeypatch.setattr(os, "replace", place)
-    run(tiny(), data, tmp_path, seconds)
-    assert_same_run(tmp_path, straight)
+    run(tiny(), tiny_data, tmp_path, seconds)
+    assert_same_run(tmp_path, straight[0])
 
 
-def test_two_kills_with_sigkill_change_nothing(straight, data, tmp_path):
+def test_two_kills_with_sigkill_change_nothing(straight, tiny_data, tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.loop", "tests.tiny_training"])
     for step in (1, 7):
-        process = context.Process(target=run, args=(tiny(), data, tmp_path))
+        process = context.Process(target=run, args=(tiny(), tiny_data, tmp_path))
         process.start()
         while process.is_alive() and not (tmp_path / f"checkpoint-{step:09d}.json").exists():
             time.sleep(0.001)
         process.kill()
         process.join()
         assert process.exitcode == -9
-    run(tiny(), data, tmp_path)
-    assert_same_run(tmp_path, straight)
+    run(tiny(), tiny_data, tmp_path)
+    assert_same_run(tmp_path, straight[0])
 
 
 def test_the_torn_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):

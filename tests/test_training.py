@@ -13,21 +13,9 @@ import torch
 from captioner.model.network import CaptionNetwork
 from captioner.vocabulary import Vocabulary
 from tests.conftest import ROOT
-from tests.tiny_training import STEPS, draw, metrics, run, tiny, tiny_frozen
+from tests.tiny_training import STEPS, metrics, run, tiny, tiny_frozen
 from training import loop, recipes
 from training.recipes import RECIPES, Recipe
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return draw(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def straight(data, tmp_path_factory):
-    """A run that nothing interrupted, and what fit returned."""
-    out = tmp_path_factory.mktemp("straight")
-    return out, run(tiny(), data, out, 1e9)
 
 
 def test_a_run_leaves_its_weights_settings_and_measurements(straight):
@@ -48,18 +36,18 @@ def test_a_run_leaves_its_weights_settings_and_measurements(straight):
     assert {path.name for path in out.glob("checkpoint-*.pt")} == {f"checkpoint-{n:09d}.pt" for n in (6, 9)}
 
 
-def test_a_finished_run_is_not_trained_again(straight, data, monkeypatch):
+def test_a_finished_run_is_not_trained_again(straight, tiny_data, monkeypatch):
     out, best = straight
     monkeypatch.setattr(loop._Run, "_train_step", lambda *_: pytest.fail("a step was made"))
-    assert run(tiny(), data, out) == best
+    assert run(tiny(), tiny_data, out) == best
 
 
-def test_another_recipe_in_the_same_folder_is_refused(straight, data):
+def test_another_recipe_in_the_same_folder_is_refused(straight, tiny_data):
     out, _ = straight
     with pytest.raises(ValueError, match="was trained with another recipe: use another --out, or delete it"):
-        run(replace(tiny(), learning_rate=1e-3), data, out)
+        run(replace(tiny(), learning_rate=1e-3), tiny_data, out)
     with pytest.raises(ValueError, match="was trained with another recipe"):
-        run(tiny_frozen(), data, out)
+        run(tiny_frozen(), tiny_data, out)
 
 
 def test_every_run_of_the_project_is_listed():
@@ -112,22 +100,22 @@ def test_the_command_says_what_is_missing(flags, complaint, tmp_path, monkeypatc
     assert complaint in capsys.readouterr().err
 
 
-def test_a_loss_that_is_no_number_stops_the_run(data, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_stops_the_run(tiny_data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CaptionLoss", lambda *_: lambda batch: torch.tensor(float("nan")))
     with pytest.raises(FloatingPointError, match="loss is nan at step 0: lower learning_rate"):
-        run(tiny(), data, tmp_path)
+        run(tiny(), tiny_data, tmp_path)
 
 
 @pytest.mark.parametrize("recipe", [tiny, tiny_frozen])
-def test_two_processes_train_as_one(recipe, data, tmp_path):
+def test_two_processes_train_as_one(recipe, tiny_data, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    flags = ["--data", data, "--out", tmp_path / "two", "--device", "cpu", "--checkpoint-seconds", "0"]
+    flags = ["--data", tiny_data, "--out", tmp_path / "two", "--device", "cpu", "--checkpoint-seconds", "0"]
     command = [*torchrun, "-m", "tests.tiny_training", recipe.__name__, *map(str, flags)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Bleu_4") == 1
-    run(recipe(), data, tmp_path / "one")
+    run(recipe(), tiny_data, tmp_path / "one")
     two, one = metrics(tmp_path / "two"), metrics(tmp_path / "one")
     assert [(line["epoch"], line["step"]) for line in two] == [(1, 3), (2, 6), (3, STEPS)]
     # The mean over processes of means over words is nearly the mean over words. Batch norm of half the pictures is

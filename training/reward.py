@@ -42,8 +42,6 @@ Vector = tuple[list[dict[Words, float]], list[float]]
 """Weighted n-grams by n - 1, and the length of each vector."""
 Grams = list[Counter[Words]]
 """Counts of n-grams, by n - 1."""
-COUNTS = 11
-"""Of a sample: m_1 to m_4, t_1 to t_4, c, l and cider."""
 
 
 def grams(words: Sequence[int]) -> Grams:
@@ -71,7 +69,7 @@ class References:
                     most |= counts
 
     def counts(self, picture: int, words: Sequence[int]) -> list[float]:
-        """COUNTS of a sample that ends with END, about training picture number `picture`."""
+        """m_1 to m_4, t_1 to t_4, c, l and cider of a sample that ends with END, about training picture `picture`."""
         own = grams(words)
         matches = [(counts & most).total() for counts, most in zip(own, self.most[picture], strict=True)]
         lengths = self.lengths[picture]
@@ -96,7 +94,7 @@ class References:
 
 
 def rewards(counts_NX: Tensor) -> Tensor:
-    """What each sample is worth [N], from its COUNTS [N, 11]; 0 for a score that no sample of the batch adds to."""
+    """What each sample is worth [N], from its counts [N, 11]; 0 for a score that no sample of the batch adds to."""
     mean_X = counts_NX.mean(dim=0)
     share_NX = counts_NX / mean_X.clamp(min=1e-9)
     reward_N = (share_NX[:, :4] - share_NX[:, 4:8]).mean(dim=1) + share_NX[:, 10]
