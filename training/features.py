@@ -38,17 +38,22 @@ def grids_of(
 ) -> PictureCache:
     """The frozen encoder's grids [N, P, C] in half precision."""
     device = encoder.mean_3.device
-    digest = hashlib.sha256(repr(preprocessing).encode())
-    for name, value in sorted(encoder.state_dict().items()):
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
 
     @torch.inference_mode()
     def compute(pixels_BHW3: NDArray[np.uint8]) -> NDArray[np.generic]:
         return encoder(torch.from_numpy(pixels_BHW3).to(device)).half().cpu().numpy()
 
     shape = (encoder.rows * encoder.columns, encoder.channels)
-    cache = PictureCache(folder, pictures, view, digest.hexdigest())
+    cache = PictureCache(folder, pictures, view, encoder_digest(encoder, preprocessing))
     return cache.open(preprocessing, shape, "float16", compute)
+
+
+def encoder_digest(encoder: Encoder, preprocessing: Preprocessing) -> str:
+    """Another encoder, or another size of its pictures, has another digest."""
+    digest = hashlib.sha256(repr(preprocessing).encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def pixels_of(preprocessing: Preprocessing, pictures: Sequence[CocoPicture], view: int, folder: Path) -> PictureCache:

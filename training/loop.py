@@ -31,7 +31,9 @@ from captioner.tokens import tokenize
 from captioner.vocabulary import Vocabulary
 from eval.coco import load_split
 from training import checkpoint
+from training.calibrate import calibrate
 from training.data import Batch, PictureSet, TrainingBatches, picture_set
+from training.features import encoder_digest
 from training.loss import CaptionLoss
 from training.recipes import CaptionFiles, Recipe
 from training.reward import References, sampled_batch
@@ -69,6 +71,8 @@ def fit(recipe: Recipe, places: Places, device: torch.device, checkpoint_seconds
         )
         torch.manual_seed(recipe.seed)
         network = CaptionNetwork(recipe.model, len(vocabulary), places.encoder_weights).to(device)
+        if places.encoder_weights == "random":
+            calibrate(network.encoder, recipe.model.preprocessing, splits[0].pictures)
         trains = recipe.fine_tune is not None
         network.encoder.fine_tune_from(recipe.fine_tune)
         network.train()
@@ -133,11 +137,12 @@ class _Run:
             "recipe": json.loads(json.dumps(asdict(recipe))),
             "vocabulary": sha256(json.dumps(vocabulary.words).encode()).hexdigest(),
             "encoder_weights": places.encoder_weights,
+            "encoder": encoder_digest(network.encoder, recipe.model.preprocessing),
             "grid": list(network.grid),
         }
 
     def _start_phase(self) -> None:
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.recipe, self.network), betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.recipe, self.network), betas=(0.9, 0.98), fused=True)
         self.average = {name: value.detach().clone() for name, value in self._trained().items()}
 
     def _start_self_critical(self) -> None:
@@ -294,7 +299,7 @@ class _Run:
         if (state := checkpoint.newest(self.out)) is None:
             return
         for name, value in self.settings.items():
-            if state["settings"][name] != value:
+            if state["settings"].get(name) != value:
                 raise ValueError(f"{self.out} was trained with another {name}: use another --out, or delete it")
         self.self_critical = state["self_critical"]
         self.network.load_state({**self.network.state(), **state["network"]})

@@ -148,9 +148,10 @@ def coco_inject() -> Recipe:
 
 
 def scenes() -> Recipe:
-    """Drawn shapes (training.scenes) on a frozen encoder with random weights: the whole path in four minutes.
+    """Drawn shapes (training.scenes) on a frozen encoder with random weights: the whole path in two minutes.
 
-    Random features tell coloured shapes apart well enough: in equal time they did better than training the encoder.
+    Random features tell coloured shapes apart well enough once their batch norms are calibrated (training.calibrate):
+    in equal time they did better than training the encoder.
 
     python -m training scenes
     """
@@ -161,8 +162,8 @@ def scenes() -> Recipe:
         attention="soft",
         hidden_size=128,
         embed_size=64,
-        feature_size=96,
-        attention_size=64,
+        feature_size=160,
+        attention_size=32,
         positions=True,
         dropout=0.0,
     )
@@ -170,14 +171,14 @@ def scenes() -> Recipe:
         model=model,
         train=CaptionFiles("captions_train.json", "train"),
         validation=CaptionFiles("captions_val.json", "val"),
-        epochs=12,
+        epochs=7,
         min_count=1,
-        batch_pictures=32,
-        learning_rate=4e-3,
-        warmup_steps=50,
-        label_smoothing=0.0,
+        batch_pictures=64,
+        learning_rate=1e-2,
+        warmup_steps=30,
+        label_smoothing=0.02,
         doubly_stochastic=0.0,
-        average_decay=0.99,
+        average_decay=0.98,
         search=SearchOptions(max_words=20),
     )
 

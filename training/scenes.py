@@ -53,7 +53,7 @@ def _draw_split(folder: Path, split: str, count: int, first_id: int) -> None:
         picture, shapes = draw_scene(np.random.default_rng(image_id))
         name = f"{image_id:08d}.png"
         temporary = folder / split / f".{os.getpid()}.png"  # under torchrun every process draws
-        picture.save(temporary)
+        picture.save(temporary, compress_level=0)  # speckles hardly compress
         os.replace(temporary, folder / split / name)
         images.append({"id": image_id, "file_name": name, "width": SIDE, "height": SIDE})
         for order in permutations(shapes):
