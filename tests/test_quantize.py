@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from captioner.model.quantize import _int8, quantize_decoder
+from captioner.model.quantize import _int8, quantize_decoder, quantize_encoder
 
 V, E, N = 20, 16, 12
 
@@ -92,3 +92,41 @@ def test_a_decoder_keeps_no_matrix_in_fp32_but_its_word_vectors(tiny_bundle):
         users = {node.op_type for node in (*graph.node, *body.node) if large & set(node.input)}
         assert users <= {"Gather"}
     assert [node.op_type for node in body.node].count("DynamicQuantizeMatMul") == 4  # query, gates, output, words
+
+
+def encoder_graph(path, normalised):
+    """uint8 pixels [B, 8, 8, 3], normalised or only made floats, through one convolution and a ReLU."""
+    weights = {"mean": [120.0, 110, 100], "variance": [60.0**2, 50**2, 40**2], "one": [1.0] * 3, "zero": [0.0] * 3}
+    made = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in weights.items()]
+    random = np.random.default_rng(3)
+    made += [numpy_helper.from_array(random.normal(size=s).astype(np.float32), n) for n, s in
+             (("kernel", (16, 3, 3, 3)), ("bias", (16,)))]  # fmt: skip
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["turned"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["turned"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("BatchNormalization", ["floats", "one", "zero", "mean", "variance"], ["normal"], epsilon=0.0),
+        helper.make_node("Conv", ["normal" if normalised else "floats", "kernel", "bias"], ["conv"], pads=[1] * 4),
+        helper.make_node("Relu", ["conv"], ["y"]),
+    ]
+    if not normalised:
+        del nodes[2], made[:4]
+    given = [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 8, 8, 3])]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 16, 8, 8])
+    graph = helper.make_graph(nodes, "graph", given, [output], made)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_an_int8_encoder_takes_the_bytes_of_a_photo_as_they_are(tmp_path, normalised):
+    source = encoder_graph(tmp_path / "a.onnx", normalised)
+    photos = list(np.random.default_rng(4).integers(0, 256, (20, 8, 8, 3), np.uint8))
+    quantize_encoder(source, tmp_path / "b.onnx", photos)
+    kinds = {node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node}
+    assert kinds.isdisjoint({"BatchNormalization", "Sub"})
+    assert ("Cast" in kinds) != normalised
+    pixels = np.stack(photos)
+    true, rounded = run(source, pixels=pixels), run(tmp_path / "b.onnx", pixels=pixels)
+    apart = np.abs(true - rounded)
+    assert apart[:, :, 1:-1, 1:-1].mean() / true.mean() < 0.02
+    assert apart.mean() / true.mean() < 0.05  # the padding is grey and no longer each channel's mean

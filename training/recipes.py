@@ -109,7 +109,7 @@ def flickr8k_attend() -> Recipe:
         clip_norm=2.0,
         average_decay=0.997,
         self_critical_epochs=2,
-        search=SearchOptions(length_power=0.4),
+        search=SearchOptions(length_power=0.2),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,6 +69,29 @@ def write_captioner(network: CaptionNetwork, path: Path) -> None:
             input_names=list(SEARCH_INPUTS), output_names=list(outputs), dynamic_shapes=shapes,
         )  # fmt: skip
     _save(program, path)
+    _flatten_plainly(path)
+
+
+def _flatten_plainly(path: Path) -> None:
+    """In the loop's body, let flatten(1) be a Reshape to [0, -1]: the exporter computes K * K in five nodes a step."""
+    import onnx
+
+    model = onnx.load(path)
+    loop = next(node for node in model.graph.node if node.op_type == "Loop")
+    body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+    made = {output: node for node in body.node for output in node.output}
+    body.initializer.append(onnx.numpy_helper.from_array(np.array([0, -1]), "keep_first"))
+    for node in body.node:
+        if node.op_type == "Reshape" and node.input[1] in made and made[node.input[1]].op_type == "Concat":
+            node.input[1] = "keep_first"
+            del node.attribute[:]  # allowzero
+    used: set[str] = {output.name for output in body.output}
+    for node in reversed(list(body.node)):  # what only they needed
+        if used.isdisjoint(node.output):
+            body.node.remove(node)
+        else:
+            used.update(node.input)
+    onnx.save(model, path)
 
 
 def _save(program: torch.onnx.ONNXProgram | None, path: Path) -> None:
