@@ -1,4 +1,4 @@
-"""python -m eval captions | pointing | score | speed: measure a bundle, or anybody's results."""
+"""python -m eval captions | frequencies | neighbours | official | pointing | score | speed: measure a bundle, or anybody's results."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 
 from captioner.engine import EngineError
-from eval import captions, pointing, results, speed
+from eval import captions, frequencies, neighbours, official, pointing, score, speed
 
 COMMANDS = {
     "captions": (captions, "caption a split with a bundle and score it"),
+    "frequencies": (frequencies, "count n-grams of captions, for CIDEr"),
+    "neighbours": (neighbours, "caption a split with the captions of similar training pictures"),
+    "official": (official, "compare our scores and our time with coco-caption's own code"),
     "pointing": (pointing, "see whether attention lies on the things that captions name"),
-    "score": (results, "score a file of COCO results"),
+    "score": (score, "score a file of COCO results"),
     "speed": (speed, "time one photo, stage by stage, beside eager torch"),
 }
 

@@ -2,9 +2,9 @@
 
     python -m eval captions --bundle B --annotations captions_val2017.json --pictures val2017 --out FOLDER
 
-FOLDER gets captions.json (COCO results), scores.json and, if pictures could not be read, errors.json. With several
---beam-size each picture is encoded once and searched by each: captions.k7.json and so on. A killed run goes on where
-it was when the command is given again.
+FOLDER gets captions.json (COCO results), scores.json, throughput.json and, if pictures could not be read, errors.json.
+With several --beam-size each picture is encoded once and searched by each: captions.k7.json and so on. A killed run goes
+on where it was when the command is given again. With --ray a cluster does it: eval/on_ray.py.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from captioner.atomic import write_json
 from captioner.captioner import Captioner
 from captioner.config import SearchOptions
-from captioner.images import BadImage
+from captioner.engine import usable_cores
 from eval.coco import CaptionSplit, CocoPicture, load_split, present
+from eval.decoding import Decoded, decode_ahead
 from eval.journal import SETTINGS, Journal
-from eval.results import provenance, score_results, score_table, warn
+from eval.results import curve_table, honest_table, provenance, warn
+from eval.score import add_scoring_arguments, also_of
+from eval.scoring import Scored, check, curve_metrics, evaluate, known_only
+from eval.stopwatch import Stopwatch, throughput_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=("int8", "fp32"), help="default: int8 if the bundle has it")
     add("--batch-size", type=int, default=32, help="pictures at a time; default: 32")
     add("--limit", type=int, metavar="N", help="only the first N pictures")
-    add("--threads", type=int, help="default: all cores")
+    add("--threads", type=int, help="of the engine; default: all cores")
+    add("--workers", type=int, help="processes that decode pictures, 0: none of their own; default: as many as cores")
+    add("--ray", metavar="ADDRESS", help='caption on the Ray cluster there, or "local" for one on this machine')
     add("--restart", action="store_true", help="throw away what a run with other settings left in the folder")
+    add_scoring_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -54,6 +59,10 @@ def main(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.workers is not None and args.ray:
+        raise ValueError("--workers is for a run without --ray: on a cluster Ray decides")
+    if args.workers is not None and args.workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {args.workers}")
     split = load_split(args.annotations, args.pictures, args.split)
     split = replace(split, pictures=split.pictures[: args.limit])
     kept, _ = present(split.pictures)
@@ -77,13 +86,24 @@ def main(args: argparse.Namespace) -> None:
     }
     batches = [split.pictures[n : n + args.batch_size] for n in range(0, len(split.pictures), args.batch_size)]
     if args.restart and (args.out / SETTINGS).exists():
-        for old in (*args.out.glob("captions*.json"), args.out / "scores.json", args.out / "errors.json"):
+        for old in (
+            *args.out.glob("captions*.json"),
+            *(args.out / f"{n}.json" for n in ("scores", "pictures", "errors", "throughput")),
+        ):
             old.unlink(missing_ok=True)
     with Journal(args.out, settings, args.restart) as journal:
-        caption_batches(captioner, batches, searches, journal, args.threads)
+        if args.ray:
+            from eval import on_ray  # an extra
+
+            report = on_ray.caption_batches(captioner, batches, searches, journal, args.ray, args.threads)
+        else:
+            report = caption_batches(captioner, batches, searches, journal, args.workers)
         records = [journal.batches[n] for n in range(len(batches))]
     results = [entry for record in records for entry in record["results"]]
     errors = [error for record in records for error in record["errors"]]
+    if report["pictures"]:
+        write_json(args.out / "throughput.json", report)
+        print(throughput_line(report))
     _write_errors(args.out, errors, len(split.pictures))
     if not results:
         raise ValueError(f"none of the {len(errors)} pictures could be read; the first: {errors[0]['message']}")
@@ -93,7 +113,18 @@ def main(args: argparse.Namespace) -> None:
         "bundle_version": captioner.bundle.version,
         "precision": captioner.precision,
     }
-    _write_results(args.out, results, searches, split, captioner.bundle.search, run)
+    _write_results(args, results, searches, split, captioner.bundle.search, run)
+
+
+def unfinished(journal: Journal, batches: Sequence[Sequence[CocoPicture]]) -> list[int]:
+    """Every batch that is not in the journal, and those in which a picture could not be read."""
+    return [n for n in range(len(batches)) if n not in journal.batches or journal.batches[n]["errors"]]
+
+
+def progress(batches: Sequence[Sequence[CocoPicture]], todo: Iterable[int]) -> tqdm[Any]:
+    """A bar that counts pictures, those of earlier attempts included, with the rate of this one."""
+    total = sum(map(len, batches))
+    return tqdm(total=total, initial=total - sum(len(batches[n]) for n in todo), unit="pictures")
 
 
 def caption_batches(
@@ -101,45 +132,45 @@ def caption_batches(
     batches: Sequence[Sequence[CocoPicture]],
     searches: Sequence[SearchOptions],
     journal: Journal,
-    threads: int | None = None,
-) -> None:
-    """Bring the journal up to date: every batch that is not in it, and those in which a picture could not be read."""
-    todo = [n for n in range(len(batches)) if n not in journal.batches or journal.batches[n]["errors"]]
-    total = sum(map(len, batches))
-    done = total - sum(len(batches[n]) for n in todo)
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=total, initial=done, unit="pictures") as bar:
-        for n in todo:
-            journal.append(n, _caption_batch(captioner, batches[n], searches, pool))
-            bar.update(len(batches[n]))
-
-
-def _caption_batch(
-    captioner: Captioner, batch: Sequence[CocoPicture], searches: Sequence[SearchOptions], pool: ThreadPoolExecutor
+    workers: int | None = None,
 ) -> dict[str, Any]:
-    opened = list(pool.map(lambda picture: _open(captioner, picture), batch))
-    readable = [
-        (picture, pixels) for picture, pixels in zip(batch, opened, strict=True) if not isinstance(pixels, dict)
-    ]
-    entries: list[dict[str, Any]] = [{"image_id": picture.image_id, "captions": {}} for picture, _ in readable]
+    """Bring the journal up to date; returns the throughput. workers: see decode_ahead; None is one per usable core."""
+    watch = Stopwatch()
+    todo = unfinished(journal, batches)
+    paths = [[picture.path for picture in batches[n]] for n in todo]
+    workers = usable_cores() if workers is None else workers
+    ahead = decode_ahead(paths, captioner.bundle.model.preprocessing, workers)
+    with closing(ahead), progress(batches, todo) as bar:
+        for n in todo:
+            with watch.stage("waiting for pictures"):
+                decoded = next(ahead)
+            journal.append(n, caption_batch(captioner, batches[n], decoded, searches, watch))
+            bar.update(len(batches[n]))
+    return watch.report(sum(len(batches[n]) for n in todo))
+
+
+def caption_batch(
+    captioner: Captioner,
+    batch: Sequence[CocoPicture],
+    decoded: Decoded,
+    searches: Sequence[SearchOptions],
+    watch: Stopwatch,
+) -> dict[str, Any]:
+    """The journal's record of a batch: a result for every picture that could be read, an error for every other."""
+    readable = [picture for place, picture in enumerate(batch) if place not in decoded.unreadable]
+    results: list[dict[str, Any]] = [{"image_id": picture.image_id, "captions": {}} for picture in readable]
     if readable:
-        grid_BPC = captioner.encode(np.stack([pixels for _, pixels in readable]))
-        for options in searches:
-            for entry, found in zip(entries, captioner.search(grid_BPC, options), strict=True):
-                entry["captions"][str(options.beam_size)] = found[0].text
-    return {"results": entries, "errors": [error for error in opened if isinstance(error, dict)]}
-
-
-def _open(captioner: Captioner, picture: CocoPicture) -> NDArray[np.uint8] | dict[str, Any]:
-    """The picture as the encoder wants it, or why it cannot be had."""
-    try:
-        return captioner.pixels(picture.path.read_bytes())
-    except FileNotFoundError:
-        reason, message = "FILE_MISSING", f"there is no file {picture.path}"
-    except OSError as e:
-        reason, message = "FILE_UNREADABLE", f"{picture.path}: {e.strerror}"
-    except BadImage as e:
-        reason, message = e.reason, f"{picture.path}: {e}"
-    return {"image_id": picture.image_id, "file": picture.path.name, "reason": reason, "message": message}
+        with watch.stage("encoding"):
+            grid_BPC = captioner.encode(decoded.pixels_BHW3)
+        with watch.stage("searching"):
+            for options in searches:
+                for result, found in zip(results, captioner.search(grid_BPC, options), strict=True):
+                    result["captions"][str(options.beam_size)] = found[0].text
+    errors = [
+        {"image_id": batch[place].image_id, "file": batch[place].path.name, **vars(why)}
+        for place, why in decoded.unreadable.items()
+    ]
+    return {"results": results, "errors": errors}
 
 
 def _searches(captioner: Captioner, args: argparse.Namespace) -> list[SearchOptions]:
@@ -157,36 +188,47 @@ def _write_errors(folder: Path, errors: Sequence[dict[str, Any]], total: int) ->
 
 
 def _write_results(
-    folder: Path,
+    args: argparse.Namespace,
     results: Iterable[dict[str, Any]],
     searches: Sequence[SearchOptions],
     split: CaptionSplit,
     default: SearchOptions,
     run: dict[str, Any],
 ) -> None:
-    references = split.references
+    folder, also, references = args.out, also_of(args), split.references
     curve: list[dict[str, Any]] = []
+    by_k: dict[int, dict[int, str]] = {}
     for options in searches:
         k = options.beam_size
         captions = {entry["image_id"]: entry["captions"][str(k)] for entry in results}
         name = "captions.json" if len(searches) == 1 else f"captions.k{k}.json"
         write_json(folder / name, [{"image_id": i, "caption": caption} for i, caption in captions.items()])
-        curve.append({"beam_size": k, "metrics": score_results(captions, split), "results": name})
+        by_k[k] = known_only(captions, split)
+        metrics = curve_metrics(by_k[k], split, also) if by_k[k] else {}
+        curve.append({"beam_size": k, "metrics": metrics, "results": name})
     # One row speaks for the run: the search that the bundle serves with, or else the widest.
     headline = next((row for row in curve if row["beam_size"] == default.beam_size), curve[-1])
+    spoken = by_k[headline["beam_size"]]
+    found = evaluate(spoken, split, also) if spoken else Scored({}, [])
     scores = {
         **headline,
+        **found.scores,
         "max_words": searches[0].max_words,
         "length_power": searches[0].length_power,
         "length_rule": "log p(caption) / words ** length_power, the end mark counted",
-        "pictures": sum(image_id in references for image_id in captions),
+        "pictures": len(spoken),
         **run,
         **provenance(split),
     }
     if len(curve) > 1:
         scores["curve"] = curve
     write_json(folder / "scores.json", scores)
-    if headline["metrics"]:
-        print(score_table([(str(row["beam_size"]), row["metrics"]) for row in curve], "beam size"))
-    else:
+    if not references:
         warn("nothing is scored: the annotations hold no captions")
+        return
+    write_json(folder / "pictures.json", found.pictures)
+    if len(curve) > 1:
+        print(f"{curve_table(curve)}\n\nbeam size {headline['beam_size']}:")
+    print(honest_table(scores))
+    if args.check:
+        print(f"{check(scores, args.check)} scores equal those of {args.check}")

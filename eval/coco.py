@@ -41,6 +41,11 @@ class CaptionSplit:
     pictures: tuple[CocoPicture, ...]
 
     @property
+    def name(self) -> str:
+        """For people."""
+        return str(self.annotations) if self.split is None else f"{self.annotations}, split {self.split}"
+
+    @property
     def references(self) -> dict[int, list[str]]:
         """Captions by image id, of the pictures that have any."""
         return {picture.image_id: list(picture.captions) for picture in self.pictures if picture.captions}

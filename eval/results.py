@@ -1,11 +1,7 @@
-"""COCO results ([{"image_id", "caption"}, ...]): reading, scoring and the table of scores.
-
-python -m eval score --annotations captions_val2017.json --results captions.json
-"""
+"""COCO results ([{"image_id", "caption"}, ...]): reading them, what stands beside a score, and tables of scores."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -13,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.atomic import write_json
-from eval.coco import CaptionSplit, load_split
-from eval.metrics import IMPLEMENTATION, TOKENIZER, score_captions
+from eval.coco import CaptionSplit
+from eval.metrics import IMPLEMENTATION, METRICS, TOKENIZER
 
 
 def load_results(path: Path) -> dict[int, str]:
@@ -45,17 +40,6 @@ def load_results(path: Path) -> dict[int, str]:
     return results
 
 
-def score_results(results: Mapping[int, str], split: CaptionSplit) -> dict[str, float]:
-    """The metrics of the results that have references; {} if none has, as on a test set."""
-    known = {picture.image_id for picture in split.pictures}
-    if unknown := [image_id for image_id in results if image_id not in known]:
-        more = f" and {len(unknown) - 1} more are" if len(unknown) > 1 else " is"
-        raise ValueError(f"image_id {unknown[0]}{more} not in {_where(split)}")
-    references = split.references
-    candidates = {image_id: caption for image_id, caption in results.items() if image_id in references}
-    return score_captions(candidates, references) if candidates else {}
-
-
 def provenance(split: CaptionSplit) -> dict[str, Any]:
     """What must stand beside a score for it to mean something."""
     return {
@@ -81,11 +65,27 @@ def commit() -> str | None:
         return None
 
 
-def score_table(rows: Sequence[tuple[str, Mapping[str, float]]], first: str = "") -> str:
-    """One aligned row per (label, metrics); metrics are shown x 100."""
-    names = list(rows[0][1])
-    cells = [[first, *names], *([label, *(f"{100 * metrics[n]:.1f}" for n in names)] for label, metrics in rows)]
-    return table(cells)
+def honest_table(scores: Mapping[str, Any]) -> str:
+    """A scores.json as a table: the captions with their intervals, and the rows that keep people honest; x 100."""
+    rows = {"": scores["metrics"], **{name: row["metrics"] for name, row in scores.get("rows", {}).items()}}
+    names = metric_names(scores["metrics"])
+    shown = ([label, *(f"{100 * own[n]:.1f}" if n in own else "" for n in names)] for label, own in rows.items())
+    cells = [["", *names], *shown]
+    ends = scores.get("intervals", {})
+    between = [f"{100 * ends[n][0]:.1f}-{100 * ends[n][1]:.1f}" if n in ends else "" for n in names]
+    return table([cells[0], cells[1], ["  95 % interval", *between], *cells[2:]])
+
+
+def curve_table(curve: Sequence[Mapping[str, Any]]) -> str:
+    """One row for each beam size; x 100."""
+    names = metric_names(curve[0]["metrics"])
+    rows = ([str(row["beam_size"]), *(f"{100 * row['metrics'][n]:.1f}" for n in names)] for row in curve)
+    return table([["beam size", *names], *rows])
+
+
+def metric_names(metrics: Mapping[str, float]) -> list[str]:
+    """In the usual order; CIDEr_D is the same number as CIDEr and needs no second column."""
+    return [name for name in (*METRICS, "METEOR", "SPICE") if name != "CIDEr_D" and name in metrics]
 
 
 def table(cells: Sequence[Sequence[str]]) -> str:
@@ -98,37 +98,3 @@ def table(cells: Sequence[Sequence[str]]) -> str:
 def warn(message: str) -> None:
     """One line for the person at the terminal."""
     print(f"warning: {message}", file=sys.stderr)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of `python -m eval score`."""
-    parser.add_argument("--annotations", type=Path, required=True, help="captions in COCO's or Karpathy's layout")
-    parser.add_argument("--results", type=Path, required=True, help='[{"image_id", "caption"}, ...]')
-    parser.add_argument("--split", help='in Karpathy\'s layout: "val", or several as in "train+restval"')
-    parser.add_argument("--out", type=Path, help="write the scores to this JSON file")
-
-
-def main(args: argparse.Namespace) -> None:
-    """Score a file of results that anybody wrote."""
-    split = load_split(args.annotations, Path(), args.split)
-    results = load_results(args.results)
-    try:
-        metrics = score_results(results, split)
-    except ValueError as e:
-        raise ValueError(f"{args.results}: {e}") from e
-    if not metrics:
-        raise ValueError(f"{_where(split)} holds no captions to score against")
-    references = split.references
-    scored = [image_id for image_id in results if image_id in references]
-    if left_out := len(results) - len(scored):
-        warn(f"{left_out} of {len(results)} results are not scored: their pictures have no captions")
-    if missing := len(references) - len(scored):
-        warn(f"{missing} of {len(references)} pictures have no result: the scores are those of the other {len(scored)}")
-    print(score_table([("", metrics)]))
-    if args.out:
-        counts = {"pictures": len(scored), "missing": missing}
-        write_json(args.out, {"metrics": metrics, "results": args.results.name, **counts, **provenance(split)})
-
-
-def _where(split: CaptionSplit) -> str:
-    return str(split.annotations) if split.split is None else f"{split.annotations}, split {split.split}"

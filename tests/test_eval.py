@@ -16,7 +16,6 @@ from captioner.bundle import Bundle
 from captioner.captioner import Captioner
 from captioner.config import SearchOptions
 from eval.__main__ import main
-from eval.captions import _open
 from eval.coco import load_split
 from eval.journal import Journal
 from eval.metrics import score_captions
@@ -54,7 +53,7 @@ def split(tmp_path):
 def flags(bundle, split, out, *more):
     annotations, photos = split
     places = ["--bundle", bundle, "--annotations", annotations, "--pictures", photos, "--out", out]
-    return ["captions", *map(str, places), "--threads", "1", "--batch-size", "3", *map(str, more)]
+    return ["captions", *map(str, places), "--threads", "1", "--workers", "0", "--batch-size", "3", *map(str, more)]
 
 
 def read(path):
@@ -115,6 +114,26 @@ def test_several_beam_sizes_give_a_curve_and_encode_once(tiny_bundle, split, tmp
     assert scores["metrics"] == scores["curve"][2]["metrics"]
 
 
+def test_workers_change_nothing_but_the_speed(tiny_bundle, split, tmp_path, capsys):
+    (split[1] / "4.png").write_bytes(b"not a picture")
+    for workers in (0, 2):
+        assert main(flags(tiny_bundle, split, tmp_path / f"{workers}", "--workers", workers)) == 0
+    for name in ("captions.json", "errors.json", "journal.jsonl", "scores.json"):
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+    throughput = read(tmp_path / "2" / "throughput.json")
+    stages = throughput["stages"]
+    assert list(stages) == ["waiting for pictures", "encoding", "searching", "other"]
+    assert throughput["pictures"] == PICTURES
+    assert throughput["pictures_per_second"] == pytest.approx(PICTURES / throughput["seconds"])
+    assert sum(stage["share"] for stage in stages.values()) == pytest.approx(1)
+    assert "7 pictures in " in capsys.readouterr().out
+
+    # Only the batch with the bad picture is run again.
+    assert main(flags(tiny_bundle, split, tmp_path / "2")) == 0
+    assert read(tmp_path / "2" / "throughput.json")["pictures"] == 3
+
+
 def test_broken_and_missing_pictures_are_listed(tiny_bundle, split, tmp_path, capsys):
     (split[1] / "1.png").unlink()
     (split[1] / "2.png").write_bytes(b"")
@@ -162,6 +181,8 @@ def test_no_picture_at_all_is_an_error(tiny_bundle, split, tmp_path, capsys):
         (["--max-words", "0"], "max_words must be in [1, 50], got 0"),
         (["--length-power", "3"], "length_power must be in [0.0, 2.0], got 3.0"),
         (["--limit", "0"], "--limit must be at least 1, got 0"),
+        (["--workers", "-1"], "--workers must be at least 0, got -1"),
+        (["--ray", "local"], "--workers is for a run without --ray"),
         (["--split", "val"], "no image has a split field"),
         (["--bundle", "no/such"], "no bundle at no/such"),
     ],
@@ -199,8 +220,10 @@ def test_other_settings_are_refused_unless_restarted(tiny_bundle, tiny_bundle_in
     assert sorted(path.name for path in out.iterdir()) == [
         "captions.json",
         "journal.jsonl",
+        "pictures.json",
         "scores.json",
         "settings.json",
+        "throughput.json",
     ]
 
 
@@ -209,7 +232,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tiny_bundle, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
     def start(out):
-        command = flags(tiny_bundle, split, out, "--beam-size", "2", "7", "--batch-size", "2")
+        command = flags(tiny_bundle, split, out, "--beam-size", "2", "7", "--batch-size", "2", "--workers", "2")
         return subprocess.Popen(
             [sys.executable, "-m", "eval", *command], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
         )
@@ -304,14 +327,6 @@ def test_wrong_results_name_file_and_entry(split, tmp_path, capsys, results, com
     assert error.startswith("error: ")
     assert "results.json: " in error
     assert complaint in error
-
-
-def test_unreadable_files_are_an_entry_not_a_crash(split, tiny_bundle):
-    picture = load_split(*split).pictures[0]
-    picture.path.unlink()
-    picture.path.mkdir()
-    error = _open(Captioner.load(tiny_bundle, threads=1), picture)
-    assert error["reason"] == "FILE_UNREADABLE"
 
 
 def test_eval_does_not_import_torch():

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from captioner.tokens import tokenize
 from eval.metrics.bleu import bleu
+from eval.metrics.cider import DocumentFrequencies, cider
+from eval.metrics.corpus import Corpus, Tokens
+from eval.metrics.rouge import rouge_l
+from eval.metrics.scores import Scores
 
-Tokens = Sequence[str]
-Metric = Callable[[Sequence[Tokens], Sequence[Sequence[Tokens]]], dict[str, float]]
-
-METRICS: dict[str, Metric] = {"Bleu": bleu}
-"""Each takes one candidate and the references per picture, and names its own scores."""
-
-IMPLEMENTATION = "eval.metrics, coco-caption semantics (BLEU with the closest reference length)"
+METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr", "CIDEr_D")
+IMPLEMENTATION = "eval.metrics, coco-caption semantics (BLEU with the closest reference length; CIDEr is CIDEr-D)"
 TOKENIZER = "captioner.tokens, Penn Treebank conventions as in coco-caption"
 
 
-def score_captions(candidates: Mapping[int, str], references: Mapping[int, Sequence[str]]) -> dict[str, float]:
-    """Every metric over one caption per picture, by image id; pictures without a candidate are left out.
+@dataclass(frozen=True)
+class Tokenized:
+    """Captions and references of the pictures that have both, as tokens, in the order of image ids."""
+
+    image_ids: list[int]
+    candidates: list[Tokens]
+    references: list[list[Tokens]]
+
+    @property
+    def corpus(self) -> Corpus:
+        """What the metrics count."""
+        return Corpus(self.candidates, self.references)
+
+
+def tokenized(candidates: Mapping[int, str], references: Mapping[int, Sequence[str]]) -> Tokenized:
+    """One caption per picture, by image id, and its references; pictures without a candidate are left out.
 
     A candidate without references is a ValueError, and so is an empty set of candidates.
     """
@@ -28,9 +42,18 @@ def score_captions(candidates: Mapping[int, str], references: Mapping[int, Seque
         if not references.get(image_id):
             raise ValueError(f"picture {image_id} has a caption and no reference to score it against")
     image_ids = sorted(candidates)
-    candidate_tokens = [tokenize(candidates[image_id]) for image_id in image_ids]
-    reference_tokens = [[tokenize(text) for text in references[image_id]] for image_id in image_ids]
-    scores: dict[str, float] = {}
-    for metric in METRICS.values():
-        scores |= metric(candidate_tokens, reference_tokens)
-    return scores
+    return Tokenized(
+        image_ids,
+        [tokenize(candidates[image_id]) for image_id in image_ids],
+        [[tokenize(text) for text in references[image_id]] for image_id in image_ids],
+    )
+
+
+def all_scores(corpus: Corpus, frequencies: DocumentFrequencies | None = None) -> dict[str, Scores]:
+    """Every metric by its name in METRICS."""
+    return {**bleu(corpus), **rouge_l(corpus), **cider(corpus, frequencies)}
+
+
+def score_captions(candidates: Mapping[int, str], references: Mapping[int, Sequence[str]]) -> dict[str, float]:
+    """Every metric over one caption per picture, by image id; see tokenized."""
+    return {name: scores.value for name, scores in all_scores(tokenized(candidates, references).corpus).items()}

@@ -8,80 +8,60 @@ Counts are summed over all pictures first. NLTK's BLEU and sacreBLEU are other n
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
-Tokens = Sequence[str]
+import numpy as np
+
+from eval.metrics.corpus import LONGEST, Corpus, looked_up, parted
+from eval.metrics.scores import Floats, Scores
 
 # coco-caption adds these to numerators and denominators so that nothing divides by zero; they are part of the metric.
 _TINY = 1e-15
 _SMALL = 1e-9
 
 
-@dataclass(frozen=True)
-class _Counts:
-    """What BLEU needs to know: of one picture or, summed, of many."""
-
-    matches: list[int]
-    """By k - 1."""
-    grams: list[int]
-    length: int
-    reference_length: int
+def bleu(corpus: Corpus) -> dict[str, Scores]:
+    """Bleu_1 ... Bleu_4, in [0, 1]; a picture's own BLEU is that of a corpus of one."""
+    statistics_NS = np.stack([*_matches(corpus), *_grams(corpus), *_lengths(corpus)], axis=1).astype(float)
+    totals = {f"Bleu_{n}": partial(_total, n) for n in range(1, LONGEST + 1)}
+    return {name: Scores(total(statistics_NS), statistics_NS, total) for name, total in totals.items()}
 
 
-def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], n: int = 4) -> dict[str, float]:
-    """Corpus BLEU of one caption per picture against that picture's references: Bleu_1 ... Bleu_n, in [0, 1]."""
-    pictures = _count_all(candidates, references, n)
-    total = _Counts(
-        [sum(picture.matches[k] for picture in pictures) for k in range(n)],
-        [sum(picture.grams[k] for picture in pictures) for k in range(n)],
-        sum(picture.length for picture in pictures),
-        sum(picture.reference_length for picture in pictures),
-    )
-    return _scores(total)
+def _matches(corpus: Corpus) -> list[Floats]:
+    """Clipped matches of each picture, by n."""
+    found = []
+    for grams in corpus.grams:
+        rows = parted(corpus, grams)
+        order = np.argsort(rows.key_R[rows.reference], kind="stable")
+        keys, starts = np.unique(rows.key_R[rows.reference][order], return_index=True)
+        counts = grams.count_R[rows.reference][order]
+        most = np.maximum.reduceat(counts, starts) if len(starts) else counts
+        allowed = looked_up(keys, most, rows.key_R[rows.candidate])
+        matches = np.minimum(grams.count_R[rows.candidate], allowed)
+        found.append(np.bincount(grams.caption_R[rows.candidate], matches, corpus.pictures))
+    return found
 
 
-def bleu_per_picture(
-    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], n: int = 4
-) -> dict[str, list[float]]:
-    """BLEU of every caption by itself, in the order given; its mean is not the corpus BLEU."""
-    pictures = [_scores(counts) for counts in _count_all(candidates, references, n)]
-    return {name: [scores[name] for scores in pictures] for name in pictures[0]}
+def _grams(corpus: Corpus) -> list[Floats]:
+    """How many n-grams each candidate has, by n."""
+    length_N = corpus.length_M[: corpus.pictures]
+    return [np.maximum(0, length_N - n).astype(float) for n in range(LONGEST)]
 
 
-def _count_all(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], n: int) -> list[_Counts]:
-    if len(candidates) != len(references):
-        raise ValueError(f"candidates and references must be as many, got {len(candidates)} and {len(references)}")
-    if not candidates:
-        raise ValueError("there is no caption to score")
-    return [_count(candidate, refs, n) for candidate, refs in zip(candidates, references, strict=True)]
+def _lengths(corpus: Corpus) -> tuple[Floats, Floats]:
+    """Each candidate's length and the closest of its references' lengths; of two as close the shorter."""
+    length_N, length_M = corpus.length_M[: corpus.pictures], corpus.length_M[corpus.pictures :]
+    far_M = np.abs(length_M - np.repeat(length_N, corpus.references_N))
+    order = far_M * (length_M.max() + 1) + length_M
+    starts = np.cumsum(corpus.references_N) - corpus.references_N
+    return length_N.astype(float), (np.minimum.reduceat(order, starts) % (length_M.max() + 1)).astype(float)
 
 
-def _count(candidate: Tokens, references: Sequence[Tokens], n: int) -> _Counts:
-    if not references:
-        raise ValueError(f"the caption {' '.join(candidate)!r} has no reference")
-    allowed: Counter[tuple[str, ...]] = Counter()
-    for reference in references:
-        allowed |= _grams(reference, n)  # the most often in any one reference
-    matches = [0] * n
-    for gram, count in _grams(candidate, n).items():
-        matches[len(gram) - 1] += min(count, allowed[gram])
-    length = len(candidate)
-    closest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]  # ties: the shorter
-    return _Counts(matches, [max(0, length - k) for k in range(n)], length, closest)
-
-
-def _grams(tokens: Tokens, n: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(tokens[i : i + k]) for k in range(1, n + 1) for i in range(len(tokens) - k + 1))
-
-
-def _scores(counts: _Counts) -> dict[str, float]:
-    ratio = (counts.length + _TINY) / (counts.reference_length + _SMALL)
-    brevity = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    scores, product = {}, 1.0
-    for k, (matches, grams) in enumerate(zip(counts.matches, counts.grams, strict=True), 1):
-        product *= (matches + _TINY) / (grams + _SMALL)
-        scores[f"Bleu_{k}"] = product ** (1 / k) * brevity
-    return scores
+def _total(n: int, sums: Floats) -> Floats:
+    """BLEU_n of the sums [..., 10]: matches and n-grams for n = 1 to 4, length, closest length."""
+    length, closest = sums[..., 2 * LONGEST], sums[..., 2 * LONGEST + 1]
+    ratio = (length + _TINY) / (closest + _SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    precisions = (sums[..., :n] + _TINY) / (sums[..., LONGEST : LONGEST + n] + _SMALL)
+    score: Floats = precisions.prod(axis=-1) ** (1 / n) * brevity
+    return score
