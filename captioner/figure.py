@@ -87,7 +87,7 @@ def _lit(photo_hw3: NDArray[np.uint8], map_RC: NDArray[np.float32]) -> NDArray[n
     """The photo warmly lit where the map is at its highest, a dim grey night where it is zero."""
     height, width, _ = photo_hw3.shape
     rows, columns = map_RC.shape
-    light_hw = _spread(rows, height) @ map_RC.astype(np.float64) @ _spread(columns, width).T
+    light_hw = spread(rows, height) @ map_RC.astype(np.float64) @ spread(columns, width).T
     light_hw1 = (light_hw / max(light_hw.max(), 1e-12))[:, :, None]
     photo = photo_hw3.astype(np.float64)
     grey_hw1 = (photo @ np.array([0.299, 0.587, 0.114]))[:, :, None]
@@ -97,7 +97,7 @@ def _lit(photo_hw3: NDArray[np.uint8], map_RC: NDArray[np.float32]) -> NDArray[n
     return np.rint(mixed).clip(0, 255).astype(np.uint8)
 
 
-def _spread(cells: int, pixels: int) -> NDArray[np.float64]:
+def spread(cells: int, pixels: int) -> NDArray[np.float64]:
     """How much of each cell's light [pixels, cells] reaches a pixel: a Gaussian around the cell's middle."""
     distance = (np.arange(pixels)[:, None] + 0.5) / pixels * cells - (np.arange(cells)[None] + 0.5)
     share: NDArray[np.float64] = np.exp(-0.5 * (distance / BLUR) ** 2)

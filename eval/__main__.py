@@ -1,4 +1,4 @@
-"""python -m eval captions | frequencies | neighbours | official | pointing | score | speed: measure a bundle, or anybody's results."""
+"""python -m eval COMMAND: measure a bundle, or anybody's results; `python -m eval --help` lists the commands."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import sys
 from collections.abc import Sequence
 
 from captioner.engine import EngineError
-from eval import captions, frequencies, neighbours, official, pointing, score, speed
+from eval import answers, captions, frequencies, neighbours, official, pointing, report, score, speed
 
 COMMANDS = {
+    "answers": (answers, "score answers to questions as the official VQA code does"),
     "captions": (captions, "caption a split with a bundle and score it"),
     "frequencies": (frequencies, "count n-grams of captions, for CIDEr"),
     "neighbours": (neighbours, "caption a split with the captions of similar training pictures"),
     "official": (official, "compare our scores and our time with coco-caption's own code"),
     "pointing": (pointing, "see whether attention lies on the things that captions name"),
+    "report": (report, "make one HTML page of an evaluation"),
     "score": (score, "score a file of COCO results"),
     "speed": (speed, "time one photo, stage by stage, beside eager torch"),
 }

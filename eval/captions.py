@@ -3,8 +3,8 @@
     python -m eval captions --bundle B --annotations captions_val2017.json --pictures val2017 --out FOLDER
 
 FOLDER gets captions.json (COCO results), scores.json, throughput.json and, if pictures could not be read, errors.json.
-With several --beam-size each picture is encoded once and searched by each: captions.k7.json and so on. A killed run goes
-on where it was when the command is given again. With --ray a cluster does it: eval/on_ray.py.
+With several --beam-size each picture is encoded once and searched by each: captions.k7.json and so on. A killed run
+goes on where it was when the command is given again. With --ray a cluster does it: eval/on_ray.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,13 @@ from captioner.atomic import write_json
 from captioner.captioner import Captioner
 from captioner.config import SearchOptions
 from captioner.engine import usable_cores
+from captioner.results import Caption
+from captioner.tokens import tokenize
+from eval.bias import GENDERED, Looks, where_it_looks
 from eval.coco import CaptionSplit, CocoPicture, load_split, present
 from eval.decoding import Decoded, decode_ahead
 from eval.journal import SETTINGS, Journal
+from eval.pointing import load_boxes
 from eval.results import curve_table, honest_table, provenance, warn
 from eval.score import add_scoring_arguments, also_of
 from eval.scoring import Scored, check, curve_metrics, evaluate, known_only
@@ -113,7 +117,7 @@ def main(args: argparse.Namespace) -> None:
         "bundle_version": captioner.bundle.version,
         "precision": captioner.precision,
     }
-    _write_results(args, results, searches, split, captioner.bundle.search, run)
+    _write_results(args, captioner, results, searches, split, run)
 
 
 def unfinished(journal: Journal, batches: Sequence[Sequence[CocoPicture]]) -> list[int]:
@@ -187,12 +191,32 @@ def _write_errors(folder: Path, errors: Sequence[dict[str, Any]], total: int) ->
         (folder / "errors.json").unlink(missing_ok=True)  # an earlier attempt's
 
 
+def _looks(
+    captioner: Captioner, searches: Sequence[SearchOptions], beam_size: int, captions: dict[int, str],
+    args: argparse.Namespace,
+) -> Looks | None:  # fmt: skip
+    """Whether attention lies on persons: captions that say a gender are made again, with their maps."""
+    options = next(options for options in searches if options.beam_size == beam_size)
+    boxed = [picture for picture in load_boxes(args.instances, args.pictures) if picture.image_id in captions]
+    gendered = [picture for picture in boxed if GENDERED & set(tokenize(captions[picture.image_id]))]
+    batches = [gendered[n : n + args.batch_size] for n in range(0, len(gendered), args.batch_size)]
+    paths = [[picture.path for picture in batch] for batch in batches]
+    attention: dict[int, Caption] = {}
+    with closing(decode_ahead(paths, captioner.bundle.model.preprocessing, args.workers or 0)) as ahead:
+        for batch, decoded in zip(batches, ahead, strict=True):
+            readable = [picture for n, picture in enumerate(batch) if n not in decoded.unreadable]
+            if readable:
+                found = captioner.search(captioner.encode(decoded.pixels_BHW3), options)
+                attention |= {picture.image_id: best[0] for picture, best in zip(readable, found, strict=True)}
+    return where_it_looks(attention, boxed)
+
+
 def _write_results(
     args: argparse.Namespace,
+    captioner: Captioner,
     results: Iterable[dict[str, Any]],
     searches: Sequence[SearchOptions],
     split: CaptionSplit,
-    default: SearchOptions,
     run: dict[str, Any],
 ) -> None:
     folder, also, references = args.out, also_of(args), split.references
@@ -207,9 +231,12 @@ def _write_results(
         metrics = curve_metrics(by_k[k], split, also) if by_k[k] else {}
         curve.append({"beam_size": k, "metrics": metrics, "results": name})
     # One row speaks for the run: the search that the bundle serves with, or else the widest.
-    headline = next((row for row in curve if row["beam_size"] == default.beam_size), curve[-1])
+    headline = next((row for row in curve if row["beam_size"] == captioner.bundle.search.beam_size), curve[-1])
     spoken = by_k[headline["beam_size"]]
     found = evaluate(spoken, split, also) if spoken else Scored({}, [])
+    if spoken and args.instances and captioner.bundle.model.attention != "none":
+        looks = _looks(captioner, searches, headline["beam_size"], spoken, args)
+        found.scores["bias"]["looks"] = asdict(looks) if looks else None
     scores = {
         **headline,
         **found.scores,

@@ -1,7 +1,8 @@
 """Pictures read ahead of the engine: worker processes read, decode and resize while the engine runs.
 
-A worker takes a whole batch, so that a picture costs no message of its own. Workers begin in a fresh interpreter (forking
-beside the engine's threads can deadlock), import neither onnxruntime nor torch, and end with the process they work for.
+A worker takes a whole batch, so that a picture costs no message of its own. Workers begin in a fresh interpreter
+(forking beside the engine's threads can deadlock), import neither onnxruntime nor torch, and end with the process that
+they work for.
 
 Axes: B pictures, H, W height and width of the encoder's input, 3 red, green and blue.
 """

@@ -3,9 +3,9 @@
     python -m eval neighbours --bundle B --annotations captions_val.json --pictures val
         --training-annotations captions_train.json --training-pictures train --out neighbours.json
 
-Alike is the cosine of the bundle's own grids, their cells averaged. Of the captions of the NEAREST training pictures the
-most typical one is said (eval.baselines.typical). The file is COCO results: `score --neighbours neighbours.json` makes a
-row of it beside a model's, and a captioner that is not above it has learned to look things up.
+Alike is the cosine of the bundle's own grids, their cells averaged. Of the captions of the NEAREST training pictures
+the most typical one is said (eval.baselines.typical). The file is COCO results: `score --neighbours neighbours.json`
+makes a row of it beside a model's, and a captioner that is not above it has learned to look things up.
 Shapes: N pictures, C channels.
 """
 
@@ -52,7 +52,9 @@ def main(args: argparse.Namespace) -> None:
         args.training_annotations or args.annotations, args.training_pictures or args.pictures, args.training_split
     )
     if (known.annotations, known.split) == (asked.annotations, asked.split):
-        raise ValueError(f"{asked.name} would be its own training split: name one with --training-annotations or -split")
+        raise ValueError(
+            f"{asked.name} would be its own training split: name one with --training-annotations or -split"
+        )
     captions = known.references
     if not captions:
         raise ValueError(f"{known.name} holds no captions to say")

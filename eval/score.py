@@ -36,6 +36,8 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     add("--document-frequencies", type=Path, metavar="FILE",
         help="for CIDEr, from `python -m eval frequencies`; default: the pictures that are scored")  # fmt: skip
     add("--neighbours", type=Path, metavar="RESULTS", help="nearest neighbours' captions, for a row in the table")
+    add("--training-annotations", type=Path, help="captions trained on: how many captions are copies")
+    add("--instances", type=Path, help="boxes in COCO's layout: objects that are not there, looks at persons")
     add("--no-java", action="store_true", help="leave out METEOR and SPICE")
     add("--check", type=Path, metavar="SCORES", help="compare with this scores.json, and fail if a number differs")
 
@@ -43,7 +45,7 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
 def also_of(args: argparse.Namespace) -> Also:
     """The choices of add_scoring_arguments."""
     rows = {"nearest neighbour": load_results(args.neighbours)} if args.neighbours else None
-    return Also(args.document_frequencies, not args.no_java, rows)
+    return Also(args.document_frequencies, not args.no_java, rows, args.training_annotations, args.instances)
 
 
 def main(args: argparse.Namespace) -> None:

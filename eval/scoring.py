@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from captioner.tokens import tokenize
 from eval import baselines
+from eval.bias import gender_bias
 from eval.bootstrap import RESAMPLES, intervals
-from eval.coco import CaptionSplit
+from eval.coco import CaptionSplit, load_split
 from eval.java import java_scores
 from eval.metrics import TOKENIZER, Tokenized, all_scores, tokenized
 from eval.metrics.cider import DocumentFrequencies, fingerprint
+from eval.metrics.corpus import Tokens
+from eval.metrics.hallucination import chair, load_objects, object_phrases
+from eval.metrics.language import language
 
 PER_PICTURE = ("Bleu_4", "ROUGE_L", "CIDEr", "METEOR", "SPICE")
 TOLERANCE = 1e-9
@@ -31,6 +36,10 @@ class Also:
     """METEOR and SPICE where they can run."""
     rows: Mapping[str, Mapping[int, str]] | None = None
     """Further captions of the same pictures by the name of their row, such as those of nearest neighbours."""
+    training: Path | None = None
+    """Training captions, in COCO's layout: how many captions are copies of one."""
+    instances: Path | None = None
+    """COCO instances of the same pictures, for objects that are not there and where persons are."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +70,17 @@ def evaluate(results: Mapping[int, str], split: CaptionSplit, also: Also) -> Sco
     each = {name: found.per_picture_N for name, found in scores.items()} | {
         name: own for name, (_, own) in java.items()
     }
+    own = dict(zip(captions.image_ids, captions.candidates, strict=True))
+    references = dict(zip(captions.image_ids, captions.references, strict=True))
     document = {
         "metrics": metrics,
         "intervals": {name: list(ends) for name, ends in intervals(scores).items()},
         "intervals_are": f"95 %, bootstrap over pictures, {RESAMPLES} resamples",
         "rows": _rows(captions, split, also, frequencies),
         "skipped": skipped,
+        "language": language(captions.candidates, _training_captions(also.training)).as_dict(),
+        "hallucination": _hallucination(own, references, also.instances),
+        "bias": gender_bias(own, references).as_dict(),
         "document_frequencies": {
             "of": also.frequencies.name if also.frequencies else "the references of the pictures that are scored",
             "pictures": frequencies.pictures if frequencies else len(captions.image_ids),
@@ -87,6 +101,26 @@ def curve_metrics(results: Mapping[int, str], split: CaptionSplit, also: Also) -
     frequencies = DocumentFrequencies.load(also.frequencies, TOKENIZER) if also.frequencies else None
     scores = all_scores(tokenized(results, split.references).corpus, frequencies)
     return {name: found.value for name, found in scores.items()}
+
+
+def _training_captions(path: Path | None) -> list[Tokens] | None:
+    if path is None:
+        return None
+    captions = load_split(path, Path()).references.values()
+    return [tokenize(text) for own in captions for text in own]
+
+
+def _hallucination(
+    captions: Mapping[int, Tokens], references: Mapping[int, Sequence[Tokens]], instances: Path | None
+) -> dict[str, Any] | None:
+    """CHAIR of the pictures that the instances file knows; None without the file."""
+    if instances is None:
+        return None
+    names, objects = load_objects(instances)
+    known = {image_id: tokens for image_id, tokens in captions.items() if image_id in objects}
+    if not known:
+        raise ValueError(f"{instances}: knows none of the {len(captions)} pictures")
+    return chair(known, objects, references, object_phrases(names)).as_dict()
 
 
 def _rows(

@@ -26,7 +26,7 @@ class Stopwatch:
             self.stages[name] = self.stages.get(name, 0.0) + perf_counter() - begun
 
     def report(self, pictures: int) -> dict[str, Any]:
-        """Pictures a second since the start; seconds of each stage and of what is in none, and their shares of it all."""
+        """Pictures a second since the start; seconds of every stage and of the rest, and their shares of it all."""
         total = perf_counter() - self._begun
         seconds = {**self.stages, "other": total - sum(self.stages.values())} if self.stages else {}
         return {

@@ -1,0 +1,65 @@
+"""`python -m eval answers`: the official accuracy of a file of answers, and the row that saw no picture."""
+
+import json
+
+import pytest
+
+from eval.__main__ import main
+
+PEOPLE = {1: ["yes"] * 10, 2: ["2"] * 3 + ["3"] * 7, 3: ["red"] * 2 + ["a blue"] * 8}
+TYPES = {1: "yes/no", 2: "number", 3: "other"}
+
+
+@pytest.fixture
+def annotations(tmp_path):
+    document = [
+        {"question_id": n, "image_id": n, "question_type": "is", "answer_type": TYPES[n],
+         "multiple_choice_answer": answers[0],
+         "answers": [{"answer_id": i + 1, "answer": answer} for i, answer in enumerate(answers)]}
+        for n, answers in PEOPLE.items()
+    ]  # fmt: skip
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps({"annotations": document}))
+    return path
+
+
+def write(path, answers):
+    path.write_text(json.dumps([{"question_id": n, "answer": answer} for n, answer in answers.items()]))
+    return path
+
+
+def test_the_official_accuracy_and_the_gap_to_question_only(annotations, tmp_path, capsys):
+    # 10 of 10: 1; 3 of 10: 0.9; 2 of 10: 0.6.
+    results = write(tmp_path / "a.json", {1: "yes", 2: "2", 3: "red"})
+    blind = write(tmp_path / "b.json", {1: "yes", 2: "7", 3: "blue"})  # 1, 0, and without the article 1
+    out = tmp_path / "scores.json"
+    flags = ["--annotations", annotations, "--results", results, "--question-only", blind, "--out", out]
+    assert main(["answers", *map(str, flags)]) == 0
+    scores = json.loads(out.read_text())
+    assert scores["overall"] == pytest.approx(2.5 / 3)
+    assert scores["per_answer_type"] == pytest.approx({"yes/no": 1, "number": 0.9, "other": 0.6})
+    assert scores["bias"]["gap"] == pytest.approx(0.5 / 3)
+    assert scores["interval"][0] <= scores["overall"] <= scores["interval"][1]
+    each = json.loads((tmp_path / "questions.json").read_text())
+    assert [entry["accuracy"] for entry in each] == pytest.approx([1, 0.9, 0.6])
+    printed = capsys.readouterr().out
+    assert "83.33" in printed
+    assert "question only" in printed
+
+
+@pytest.mark.parametrize(
+    ("answers", "complaint"),
+    [
+        ('{"1": "yes"}', "must be a list"),
+        ('[{"question_id": "1", "answer": "yes"}]', "integer question_id"),
+        ('[{"question_id": 1, "answer": 2}]', "answer must be a string, got 2"),
+        ('[{"question_id": 1, "answer": "a"}, {"question_id": 1, "answer": "b"}]', "question_id 1 is in the file twice"),
+        ('[{"question_id": 1, "answer": "yes"}]', "a.json against"),
+        ("[", "not JSON"),
+    ],
+)
+def test_bad_results_are_named(annotations, tmp_path, capsys, answers, complaint):
+    results = tmp_path / "a.json"
+    results.write_text(answers)
+    assert main(["answers", "--annotations", str(annotations), "--results", str(results)]) == 1
+    assert complaint in capsys.readouterr().err
