@@ -1,7 +1,8 @@
-"""Text to tokens and back, one way for training, evaluation and serving.
+"""Text to the words of a vocabulary and back, one way for training and serving.
 
-Penn Treebank conventions as coco-caption applies them: lower case, clitics split off ("isn't" -> "is n't", "man's" ->
-"man 's"), hyphenated words whole, punctuation dropped.
+Penn Treebank conventions: lower case, clitics split off ("isn't" -> "is n't", "man's" -> "man 's"), hyphenated words
+whole, punctuation dropped. What is scored are the tokens of coco-caption (eval.metrics.ptb), which keep brackets as
+"-lrb-" and some periods: nothing that a model should learn to say. On 90,838 real captions and questions 20 differ.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.tokens import tokenize
 from eval.coco import load_split
 from eval.metrics import TOKENIZER
 from eval.metrics.cider import document_frequencies
+from eval.metrics.ptb import ptb_tokenize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Count and write."""
     split = load_split(args.annotations, Path(), args.split)
-    references = [[tokenize(text) for text in own] for own in split.references.values()]
+    references = [[ptb_tokenize(text) for text in own] for own in split.references.values()]
     if not references:
         raise ValueError(f"{split.name} holds no captions to count")
     found = document_frequencies(references, TOKENIZER)

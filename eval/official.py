@@ -93,7 +93,7 @@ def score_ours(given: list[dict[str, Any]]) -> dict[str, Any]:
 
     captions = tokenized({e["image_id"]: e["caption"] for e in given}, {e["image_id"]: e["references"] for e in given})
     scores = all_scores(captions.corpus)
-    texts = [" ".join(tokens) for tokens in captions.corpus.captions]
+    texts = [" ".join(tokens) for tokens in captions.corpus.tokens]
     return {
         "metrics": {name: found.value for name, found in scores.items()},
         "each": {name: found.per_picture_N.tolist() for name, found in scores.items()},

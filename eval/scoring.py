@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.tokens import tokenize
 from eval import baselines
 from eval.bias import gender_bias
 from eval.bootstrap import RESAMPLES, intervals
@@ -20,6 +19,7 @@ from eval.metrics.cider import DocumentFrequencies, fingerprint
 from eval.metrics.corpus import Tokens
 from eval.metrics.hallucination import chair, load_objects, object_phrases
 from eval.metrics.language import language
+from eval.metrics.ptb import ptb_tokenize
 
 PER_PICTURE = ("Bleu_4", "ROUGE_L", "CIDEr", "METEOR", "SPICE")
 TOLERANCE = 1e-9
@@ -107,7 +107,7 @@ def _training_captions(path: Path | None) -> list[Tokens] | None:
     if path is None:
         return None
     captions = load_split(path, Path()).references.values()
-    return [tokenize(text) for own in captions for text in own]
+    return [ptb_tokenize(text) for own in captions for text in own]
 
 
 def _hallucination(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from captioner.tokens import tokenize
 from eval.metrics.bleu import bleu
 from eval.metrics.cider import DocumentFrequencies, cider
 from eval.metrics.corpus import Corpus, Tokens
+from eval.metrics.ptb import ptb_tokenize
 from eval.metrics.rouge import rouge_l
 from eval.metrics.scores import Scores
 
 METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr", "CIDEr_D")
 IMPLEMENTATION = "eval.metrics, coco-caption semantics (BLEU with the closest reference length; CIDEr is CIDEr-D)"
-TOKENIZER = "captioner.tokens, Penn Treebank conventions as in coco-caption"
+TOKENIZER = "eval.metrics.ptb, equal to Stanford CoreNLP 3.4.1's PTBTokenizer as coco-caption runs it"
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,20 @@ def tokenized(candidates: Mapping[int, str], references: Mapping[int, Sequence[s
         if not references.get(image_id):
             raise ValueError(f"picture {image_id} has a caption and no reference to score it against")
     image_ids = sorted(candidates)
+    counts = [len(references[image_id]) for image_id in image_ids]
+    lines = iter(token_lines([text for image_id in image_ids for text in references[image_id]]))
     return Tokenized(
         image_ids,
-        [tokenize(candidates[image_id]) for image_id in image_ids],
-        [[tokenize(text) for text in references[image_id]] for image_id in image_ids],
+        token_lines([candidates[image_id] for image_id in image_ids]),
+        [[next(lines) for _ in range(count)] for count in counts],
     )
+
+
+def token_lines(captions: Sequence[str]) -> list[Tokens]:
+    """Tokens of each caption; in the order given they are the lines of coco-caption's file (see ptb_tokenize)."""
+    lines = [caption.replace("\n", " ") for caption in captions]
+    after = ["\n".join(lines[n + 1 : n + 4]) for n in range(len(lines) - 1)]
+    return [ptb_tokenize(line, following) for line, following in zip(lines, [*after, None], strict=True)]
 
 
 def all_scores(corpus: Corpus, frequencies: DocumentFrequencies | None = None) -> dict[str, Scores]:

@@ -49,30 +49,29 @@ class Corpus:
             if not own:
                 raise ValueError(f"the caption {' '.join(candidate)!r} has no reference")
         self.pictures = len(candidates)
-        self.captions: list[Tokens] = [*candidates, *chain.from_iterable(references)]
+        self.tokens: list[Tokens] = [*candidates, *chain.from_iterable(references)]
+        # A token may hold a space that does not break ("1 1/2"): coco-caption's n-grams split it, its ROUGE does not.
+        self.captions: list[Tokens] = [" ".join(tokens).split() for tokens in self.tokens]
         self.references_N = np.array([len(own) for own in references])
         numbers_N = np.arange(self.pictures)
         self.picture_M = np.concatenate([numbers_N, np.repeat(numbers_N, self.references_N)])
         """The picture of each caption."""
         self.length_M = np.array([len(tokens) for tokens in self.captions])
-        index: dict[str, int] = {}
-        self.words: list[list[int]] = [[index.setdefault(t, len(index)) for t in tokens] for tokens in self.captions]
-        """Each caption's words as numbers."""
-        self._known = len(index)
 
     @cached_property
     def grams(self) -> list[Grams]:
         """1-grams, 2-grams, ..."""
-        word_T = np.fromiter(chain.from_iterable(self.words), np.int64, int(self.length_M.sum()))
+        words, known = numbered(self.captions)
+        word_T = np.fromiter(chain.from_iterable(words), np.int64, int(self.length_M.sum()))
         caption_T = np.repeat(np.arange(len(self.captions)), self.length_M)
         left_T = np.repeat(np.cumsum(self.length_M), self.length_M) - np.arange(
             len(word_T)
         )  # words from here to the end
-        gram_T, size, found = word_T, self._known, []
+        gram_T, size, found = word_T, known, []
         for n in range(1, LONGEST + 1):
             if n > 1:  # an n-gram is an (n-1)-gram and a word
                 follows_T = np.append(word_T[n - 1 :], np.zeros(n - 1, np.int64))[: len(word_T)]
-                distinct, gram_T = np.unique(gram_T * max(1, self._known) + follows_T, return_inverse=True)
+                distinct, gram_T = np.unique(gram_T * max(1, known) + follows_T, return_inverse=True)
                 size = len(distinct)
             whole_T = left_T >= n
             keys = caption_T[whole_T] * max(1, size) + gram_T[whole_T]
@@ -87,6 +86,12 @@ class Corpus:
         all_T = list(chain.from_iterable(self.captions))
         at_G = self.grams[n - 1].at_G.tolist()
         return {" ".join(all_T[at : at + n]): gram for gram, at in enumerate(at_G) if at >= 0}
+
+
+def numbered(captions: Sequence[Tokens]) -> tuple[list[list[int]], int]:
+    """Each caption's words as numbers, and how many different words there are."""
+    index: dict[str, int] = {}
+    return [[index.setdefault(word, len(index)) for word in words] for words in captions], len(index)
 
 
 @dataclass(frozen=True)

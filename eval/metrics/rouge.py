@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eval.metrics.corpus import Corpus
+from eval.metrics.corpus import Corpus, numbered
 from eval.metrics.scores import Scores, mean_of
 
 BETA = 1.2
@@ -22,7 +22,7 @@ _EMPTY = [-1]
 
 def rouge_l(corpus: Corpus) -> dict[str, Scores]:
     """ROUGE_L, in [0, 1]."""
-    words = [own or _EMPTY for own in corpus.words]
+    words = [own or _EMPTY for own in numbered(corpus.tokens)[0]]
     picture_M, length_M = corpus.picture_M[corpus.pictures :], np.array([len(own) for own in words])
     common_M = np.array(
         [common(words[n], own) for n, own in zip(picture_M.tolist(), words[corpus.pictures :], strict=True)]
