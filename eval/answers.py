@@ -84,6 +84,7 @@ def main(args: argparse.Namespace) -> None:
         rows.append(_row("question only", blind, found.per_answer_type))
     print(table(rows))
     if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, scores)
         each = [{"question_id": i, "accuracy": accuracy} for i, accuracy in found.per_question.items()]
         write_json(args.out.with_name("questions.json"), each)

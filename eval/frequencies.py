@@ -28,5 +28,6 @@ def main(args: argparse.Namespace) -> None:
     if not references:
         raise ValueError(f"{split.name} holds no captions to count")
     found = document_frequencies(references, TOKENIZER)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     found.save(args.out)
     print(f"{args.out}: {len(found.frequencies)} n-grams in the captions of {found.pictures} pictures")

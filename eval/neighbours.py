@@ -71,6 +71,7 @@ def main(args: argparse.Namespace) -> None:
         nearest = np.argsort(-(known_NC @ feature_C), kind="stable")[:NEAREST]
         caption = sentence(typical([tokens[known_ids[n]] for n in nearest]))
         results.append({"image_id": image_id, "caption": caption})
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, results)
     print(f"{args.out}: captions of {len(known_ids)} pictures for {len(results)}")
 

@@ -72,6 +72,7 @@ def main(args: argparse.Namespace) -> None:
     if args.against:
         scores["against"] = {"results": args.against.name, "metrics": _against(args, scored, references)}
     if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, scores)
         write_json(args.out.with_name("pictures.json"), found.pictures)
     if args.check:

@@ -94,7 +94,17 @@ def score_precisions(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
                 shutil.copy(bundle / f"captioner{decoder_suffix}.onnx", variant / graphs.CAPTIONER)
                 seal(variant)
                 out = variant / "eval"
-                command = [sys.executable, "-m", "eval", "captions", "--bundle", str(variant), "--out", str(out)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "eval",
+                    "captions",
+                    "--bundle",
+                    str(variant),
+                    "--out",
+                    str(out),
+                    "--no-java",
+                ]
                 subprocess.run([*command, *arguments], check=True)
                 scores = json.loads((out / "scores.json").read_text())
                 table[f"encoder {encoder}, decoder {decoder}"] = scores

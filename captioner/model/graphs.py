@@ -102,7 +102,7 @@ def _save(program: torch.onnx.ONNXProgram | None, path: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter warns of its own deprecations and logs each step; neither is the caller's business."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
