@@ -22,6 +22,10 @@ from eval.metrics.language import language
 from eval.metrics.ptb import ptb_tokenize
 
 PER_PICTURE = ("Bleu_4", "ROUGE_L", "CIDEr", "METEOR", "SPICE")
+BIAS = (
+    "Pictures whose references agree on a gender, by that (rows) and by what the caption says (columns). An error is "
+    "the other gender; ratios are women to men; looks are peaks of attention in a person's box at the gendered noun."
+)
 TOLERANCE = 1e-9
 """Of a score that is computed again."""
 
@@ -80,7 +84,7 @@ def evaluate(results: Mapping[int, str], split: CaptionSplit, also: Also) -> Sco
         "skipped": skipped,
         "language": language(captions.candidates, _training_captions(also.training)).as_dict(),
         "hallucination": _hallucination(own, references, also.instances),
-        "bias": gender_bias(own, references).as_dict(),
+        "bias": {"about": BIAS, **gender_bias(own, references).as_dict()},
         "document_frequencies": {
             "of": also.frequencies.name if also.frequencies else "the references of the pictures that are scored",
             "pictures": frequencies.pictures if frequencies else len(captions.image_ids),
@@ -120,7 +124,8 @@ def _hallucination(
     known = {image_id: tokens for image_id, tokens in captions.items() if image_id in objects}
     if not known:
         raise ValueError(f"{instances}: knows none of the {len(captions)} pictures")
-    return chair(known, objects, references, object_phrases(names)).as_dict()
+    found = chair(known, objects, references, object_phrases(names)).as_dict()
+    return {"about": "CHAIR with synonyms of our own: i is of the objects named, s of the captions.", **found}
 
 
 def _rows(
