@@ -53,7 +53,7 @@ def test_the_official_accuracy_and_the_gap_to_question_only(annotations, tmp_pat
         ('{"1": "yes"}', "must be a list"),
         ('[{"question_id": "1", "answer": "yes"}]', "integer question_id"),
         ('[{"question_id": 1, "answer": 2}]', "answer must be a string, got 2"),
-        ('[{"question_id": 1, "answer": "a"}, {"question_id": 1, "answer": "b"}]', "question_id 1 is in the file twice"),
+        ('[{"question_id": 1, "answer": "a"}, {"question_id": 1, "answer": "b"}]', "question_id 1 is in the file twi"),
         ('[{"question_id": 1, "answer": "yes"}]', "a.json against"),
         ("[", "not JSON"),
     ],
