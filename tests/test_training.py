@@ -12,6 +12,7 @@ import torch
 
 from captioner.model.network import CaptionNetwork
 from captioner.vocabulary import Vocabulary
+from eval.metrics import METRICS
 from tests.conftest import ROOT
 from tests.tiny_training import STEPS, metrics, run, tiny, tiny_frozen
 from training import loop, recipes
@@ -25,7 +26,7 @@ def test_a_run_leaves_its_weights_settings_and_measurements(straight):
     assert second["loss"] < first["loss"]
     assert 0 <= third["sampled_Bleu_4"] <= 1
     kept = [line for line in (first, second, third) if line["kept"]][-1]
-    assert best == {name: kept[name] for name in ("epoch", "Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")}
+    assert best == {name: kept[name] for name in ("epoch", *METRICS)}
     vocabulary = Vocabulary.load(out / "vocabulary.json")
     settings = json.loads((out / "run.json").read_text())
     assert settings["recipe"]["model"]["hidden_size"] == 16

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from captioner.config import ModelConfig, SearchOptions, at_least, between, one_of
 from captioner.model.encoder import preprocessing_of
+from eval.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Recipe:
                 at_least(name, limit, 1e-9)
         between("label_smoothing", self.label_smoothing, 0.0, 0.9)
         between("average_decay", self.average_decay, 0.0, 0.99999)
-        one_of("keep_best_by", self.keep_best_by, tuple(f"Bleu_{n}" for n in (1, 2, 3, 4)))
+        one_of("keep_best_by", self.keep_best_by, METRICS)
 
 
 def flickr8k_attend() -> Recipe:
