@@ -28,7 +28,7 @@ class Run:
 
     def __init__(self, flags: list[str], out: Path):
         self.out, self.log = out, out.with_suffix(".log")
-        self.command = [sys.executable, "-m", "eval", "captions", *flags, "--out", str(out)]
+        self.command = [sys.executable, "-m", "eval", "captions", "--no-java", *flags, "--out", str(out)]
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
