@@ -14,13 +14,15 @@ from typing import Any, Literal, get_args
 
 from captioner.atomic import write_text
 from captioner.config import ModelConfig, SearchOptions, at_least
+from captioner.lexicon import Lexicon
 from captioner.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+ANSWERER_FILES = ["question_vocabulary.json", "answers.json"]
 
 Precision = Literal["fp32", "int8"]
-Graph = Literal["encoder", "captioner"]
+Graph = Literal["encoder", "captioner", "answerer"]
 
 
 class BundleError(ValueError):
@@ -40,11 +42,31 @@ class Bundle:
     """Rows, columns and channels of what the encoder sees."""
     search: SearchOptions
     """The defaults of this model."""
-    vocabulary: Vocabulary
+    lexicon: Lexicon
     scores: Mapping[str, Any]
     """What was measured: split, metric implementation, k, length rule; empty if nothing was."""
     precisions: tuple[Precision, ...]
-    """For which both graphs are there."""
+    """For which all graphs are there."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Words of captions."""
+        return self.lexicon.captions
+
+    @property
+    def question_vocabulary(self) -> Vocabulary:
+        """Words of questions."""
+        return self.lexicon.questions
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Those it knows."""
+        return self.lexicon.answers
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """Those that the model is made of."""
+        return _graphs(self.model)
 
     @classmethod
     def open(cls, folder: str | Path) -> Bundle:
@@ -57,31 +79,35 @@ class Bundle:
         config = _read_json(folder, "config.json", hashes)
         if (found := config.get("format_version")) != FORMAT_VERSION:
             raise BundleError(f"bundle {folder}: config.json has format_version {found}, here it is {FORMAT_VERSION}")
-        precisions = tuple(p for p in get_args(Precision) if all(_file(g, p) in hashes for g in get_args(Graph)))
-        if not precisions:
-            raise BundleError(f"bundle {folder}: no precision has both an encoder and a captioner graph")
-        scores = _read_json(folder, "scores.json", hashes) if "scores.json" in hashes else {}
-        words = _read_json(folder, "vocabulary.json", hashes)
         try:
+            model = ModelConfig.from_dict(config["model"])
+            precisions = tuple(p for p in get_args(Precision) if all(_file(g, p) in hashes for g in _graphs(model)))
+            if not precisions:
+                raise ValueError(f"no precision has all of the graphs {', '.join(_graphs(model))}")
             rows, columns, channels = (int(n) for n in config["grid"])
             at_least("grid", min(rows, columns, channels), 1)
+            for file in (["vocabulary.json"] if model.captions else []) + (ANSWERER_FILES if model.answerer else []):
+                _read_json(folder, file, hashes)
+            lexicon = Lexicon.load(folder, model)
             return cls(
                 folder=folder,
                 name=str(config["name"]),
                 version=version,
-                model=ModelConfig.from_dict(config["model"]),
+                model=model,
                 grid=(rows, columns, channels),
                 search=SearchOptions(**config["search"]),
-                vocabulary=Vocabulary(words["words"]),
-                scores=scores,
+                lexicon=lexicon,
+                scores=_read_json(folder, "scores.json", hashes) if "scores.json" in hashes else {},
                 precisions=precisions,
             )
+        except BundleError:
+            raise
         except (KeyError, TypeError, ValueError) as e:
             why = f"{e.args[0]} is missing" if isinstance(e, KeyError) else e
             raise BundleError(f"bundle {folder}: its settings or vocabulary cannot be used: {why}") from e
 
     def graph(self, which: Graph, precision: Precision) -> Path:
-        """The ONNX file of the encoder or the captioner."""
+        """The ONNX file of one of the model's graphs."""
         if precision not in self.precisions:
             has = " and ".join(self.precisions)
             raise BundleError(f"bundle {self.folder} has the precision {has}, not {precision}")
@@ -96,6 +122,15 @@ def seal(folder: str | Path) -> str:
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     write_text(folder / MANIFEST, text)
     return _version(text.encode())
+
+
+def _graphs(model: ModelConfig) -> tuple[Graph, ...]:
+    parts: tuple[tuple[Graph, bool], ...] = (
+        ("encoder", True),
+        ("captioner", model.captions),
+        ("answerer", model.answerer is not None),
+    )
+    return tuple(graph for graph, there in parts if there)
 
 
 def _file(which: Graph, precision: Precision) -> str:

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.bundle import Bundle, Precision
+from captioner.bundle import Bundle, BundleError, Precision
 from captioner.config import SearchOptions
-from captioner.engine import Provider, Session
-from captioner.images import LIMITS, ImageLimits, Photo
+from captioner.engine import Provider, Session, Stop
+from captioner.images import LIMITS, ImageLimits, Photo, file_bytes
+from captioner.memory import DEFAULT_BYTES, GridMemory, photo_key
 from captioner.preprocess import load_pixels
-from captioner.results import Caption, Word
+from captioner.query import Query
+from captioner.questions import QuestionReader
+from captioner.results import Answered, Caption, Word
 from captioner.tokens import sentence
 from captioner.vocabulary import END, PAD
 
@@ -35,15 +38,27 @@ class Captioner:
     """A loaded model; safe to use from several threads."""
 
     def __init__(
-        self, bundle: Bundle, precision: Precision, encoder: Session, decoder: Session, limits: ImageLimits = LIMITS
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        encoder: Session,
+        decoder: Session | None,
+        answerer: Session | None = None,
+        limits: ImageLimits = LIMITS,
+        memory: GridMemory | None = None,
     ):
         self.bundle = bundle
         self.precision = precision
         self.limits = limits
-        self.provider: Provider = "cuda" if encoder.provider == decoder.provider == "cuda" else "cpu"
-        """What onnxruntime really uses for both graphs."""
+        self.memory = GridMemory() if memory is None else memory
+        """What the encoder saw in the last photos."""
+        sessions = [session for session in (encoder, decoder, answerer) if session is not None]
+        self.provider: Provider = "cuda" if all(session.provider == "cuda" for session in sessions) else "cpu"
+        """What onnxruntime really uses for all graphs."""
         self._encoder = encoder
         self._decoder = decoder
+        self._answerer = answerer
+        self._questions = QuestionReader(bundle)
 
     @classmethod
     def load(
@@ -54,17 +69,22 @@ class Captioner:
         provider: Provider = "cpu",
         require_gpu: bool = False,
         limits: ImageLimits = LIMITS,
+        memory_bytes: int = DEFAULT_BYTES,
     ) -> Captioner:
         """Open a bundle. precision: None for int8 where it is there. threads: of one run, None for all usable cores.
 
+        memory_bytes: for what the encoder saw in the last photos; 0 remembers nothing.
         Raises BundleError, or EngineError (no onnxruntime, or require_gpu and there is none).
         """
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         if precision is None:
             precision = "int8" if "int8" in bundle.precisions else "fp32"
-        graphs = (bundle.graph("encoder", precision), bundle.graph("captioner", precision))
-        encoder, decoder = (Session(graph, threads, provider, require_gpu) for graph in graphs)
-        return cls(bundle, precision, encoder, decoder, limits)
+        encoder, decoder, answerer = (
+            Session(bundle.graph(graph, precision), threads, provider, require_gpu) if graph in bundle.graphs else None
+            for graph in ("encoder", "captioner", "answerer")
+        )
+        assert encoder is not None  # every bundle has one
+        return cls(bundle, precision, encoder, decoder, answerer, limits, GridMemory(memory_bytes))
 
     def options(
         self,
@@ -98,24 +118,57 @@ class Captioner:
         """Captions of photos of any sizes in one run; options None are the bundle's own (one caption each)."""
         if not photos:
             return []
-        pixels_BHW3 = np.stack([self.pixels(photo) for photo in photos])
-        return self.search(self.encode(pixels_BHW3), options or self.bundle.search)
+        return self.search(self.look(photos), options or self.bundle.search)
+
+    def answer(
+        self,
+        photo: Photo,
+        question: str,
+        top: int = 5,
+        history: Sequence[tuple[str, str]] = (),
+        candidates: Sequence[str] = (),
+    ) -> Answered:
+        """The most probable answers to a question about a photo; settings as in Query.
+
+        The encoder runs once for any number of questions about a photo, captions too, while it is remembered. Raises
+        BadImage, BadQuestion, or BundleError where the bundle answers no questions.
+        """
+        query = Query(question, top, tuple(history), tuple(candidates))
+        self.check_query(query)
+        return self.answer_batch(self.look([photo]), [query], [0])[0]
+
+    def look(self, photos: Sequence[Photo]) -> NDArray[np.float32]:
+        """What the encoder sees in every grid cell of the photos [B, P, C]; only those not remembered are encoded."""
+        files = [file_bytes(photo, self.limits) if isinstance(photo, str | Path) else photo for photo in photos]
+        keys = [photo_key(photo) for photo in files]
+        grids = [self.memory.get(key) for key in keys]
+        new = [n for n, grid_PC in enumerate(grids) if grid_PC is None]
+        if new:
+            seen_BPC = self.encode(np.stack([self.pixels(files[n]) for n in new]))
+            for n, grid_PC in zip(new, seen_BPC, strict=True):
+                self.memory.put(keys[n], grid_PC)
+                grids[n] = grid_PC
+        return np.stack([grid_PC for grid_PC in grids if grid_PC is not None])
 
     def pixels(self, photo: Photo) -> NDArray[np.uint8]:
         """The encoder's input [H, W, 3] for one photo; raises BadImage."""
         return load_pixels(photo, self.bundle.model.preprocessing, self.limits)
 
-    def encode(self, pixels_BHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the encoder sees in every grid cell [B, P, C]."""
+    def encode(self, pixels_BHW3: NDArray[np.uint8], stop: Stop | None = None) -> NDArray[np.float32]:
+        """What the encoder sees in every grid cell [B, P, C]; nothing is remembered."""
         size = self.bundle.model.preprocessing
         wanted = (size.height, size.width, 3)
         if pixels_BHW3.ndim != 4 or pixels_BHW3.shape[1:] != wanted or pixels_BHW3.dtype != np.uint8:
             got = f"{pixels_BHW3.dtype} {list(pixels_BHW3.shape)}"
             raise ValueError(f"pixels must be uint8 [photos, {', '.join(map(str, wanted))}], got {got}")
-        return self._encoder.run(["grid"], {"pixels": pixels_BHW3})[0]
+        return self._encoder.run(["grid"], {"pixels": pixels_BHW3}, stop)[0]
 
-    def search(self, grid_BPC: NDArray[np.float32], options: SearchOptions) -> list[list[Caption]]:
+    def search(
+        self, grid_BPC: NDArray[np.float32], options: SearchOptions, stop: Stop | None = None
+    ) -> list[list[Caption]]:
         """The best captions of every photo, best first; fewer than asked only if there are no more sentences."""
+        if self._decoder is None:
+            raise BundleError(f"bundle {self.bundle.name} answers questions only: it writes no captions")
         first_scores_K = np.full(options.beam_size, NEVER, np.float32)
         first_scores_K[0] = 0.0
         inputs: dict[str, NDArray[Any]] = {
@@ -127,11 +180,11 @@ class Captioner:
         }
         outputs = ["words", "word_log_probs", "log_probs", "scores"]
         if self.bundle.model.attention == "none":
-            words_BKT, each_BKT, total_BK, scores_BK = self._decoder.run(outputs, inputs)
+            words_BKT, each_BKT, total_BK, scores_BK = self._decoder.run(outputs, inputs, stop)
             attention_BKTP = None
         else:
             words_BKT, each_BKT, total_BK, scores_BK, attention_BKTP = self._decoder.run(
-                [*outputs, "attention"], inputs
+                [*outputs, "attention"], inputs, stop
             )
         return [
             [
@@ -147,6 +200,29 @@ class Captioner:
             ]
             for b in range(len(words_BKT))
         ]
+
+    def check_query(self, query: Query) -> None:
+        """Raise BadQuestion or BundleError where this model cannot be asked that."""
+        self._questions.check(query)
+
+    def answer_batch(
+        self,
+        grid_BPC: NDArray[np.float32],
+        queries: Sequence[Query],
+        pictures: Sequence[int],
+        stop: Stop | None = None,
+    ) -> list[Answered]:
+        """The answers to each query about the photo whose row of the grid `pictures` names, in one run.
+
+        Queries that go together have the same candidates. Raises as check_query does.
+        """
+        if not queries:
+            return []
+        inputs = self._questions.inputs(grid_BPC, queries, pictures)
+        assert self._answerer is not None  # inputs() has checked it
+        names = ["log_probs", *(["attention"] if self._questions.looks else [])]
+        log_probs_NA, *attention_NP = self._answerer.run(names, inputs, stop)
+        return self._questions.answered(queries, log_probs_NA, attention_NP[0] if attention_NP else None)
 
     def _caption(
         self,

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 Conditioning = Literal["first_step", "first_word", "initial_state"]
 Attention = Literal["none", "soft"]
+AnswererKind = Literal["product", "attention", "question_only", "picture_only", "jabri"]
 
 
 def at_least(name: str, value: float, limit: float) -> None:
@@ -56,8 +57,40 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class AnswererConfig:
+    """Everything that decides the shape of a network that answers questions; equations in captioner.model.answerer."""
+
+    kind: AnswererKind = "attention"
+    """How picture and question meet."""
+    embed_size: int = 300
+    """Length of a word vector."""
+    hidden_size: int = 512
+    """Units of each LSTM layer that reads the question."""
+    layers: int = 2
+    """Stacked LSTM layers."""
+    fusion_size: int = 1024
+    """Units of the layer where picture and question meet."""
+    attention_size: int = 256
+    """Units of the hidden layer that scores a grid cell; only with attention."""
+    hops: int = 2
+    """How often the grid is looked at; only with attention."""
+    positions: bool = False
+    """Whether each grid cell has a learned vector added to its features; only with attention."""
+    history: bool = False
+    """Whether the questions and answers before are read too (visual dialog)."""
+    dropout: float = 0.5
+    """Share of units dropped in training: of word vectors, the picture and the layer before the answers."""
+
+    def __post_init__(self) -> None:
+        one_of("kind", self.kind, get_args(AnswererKind))
+        for name in ("embed_size", "hidden_size", "layers", "fusion_size", "attention_size", "hops"):
+            at_least(name, getattr(self, name), 1)
+        between("dropout", self.dropout, 0.0, 0.95)
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shape of an encoder and its decoder."""
+    """Everything that decides the shape of an encoder and of what speaks about its grid."""
 
     encoder: str = "mobilenet_v2"
     """A name in captioner.model.encoder.BACKBONES."""
@@ -85,6 +118,10 @@ class ModelConfig:
     """Share of units dropped in training: of the projected features, the word vectors and the output layer."""
     tied_words: bool = True
     """Whether the output layer's word vectors are the input's (Press and Wolf, 2017)."""
+    captions: bool = True
+    """Whether there is a decoder; the settings from conditioning to here, the encoder's apart, are its own."""
+    answerer: AnswererConfig | None = None
+    """The network that answers questions, if there is one."""
 
     def __post_init__(self) -> None:
         one_of("conditioning", self.conditioning, get_args(Conditioning))
@@ -92,12 +129,16 @@ class ModelConfig:
         for name in ("hidden_size", "embed_size", "feature_size", "attention_size", "layers"):
             at_least(name, getattr(self, name), 1)
         between("dropout", self.dropout, 0.0, 0.95)
+        if not self.captions and self.answerer is None:
+            raise ValueError("a model must write captions or have an answerer, got neither")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Read what to_dict wrote; an unknown name is a ValueError."""
         try:
-            return cls(**{**values, "preprocessing": Preprocessing(**values["preprocessing"])})
+            answerer = None if values.get("answerer") is None else AnswererConfig(**values["answerer"])
+            preprocessing = Preprocessing(**values["preprocessing"])
+            return cls(**{**values, "preprocessing": preprocessing, "answerer": answerer})
         except (KeyError, TypeError) as e:
             raise ValueError(f"not a model's settings: {e}") from e
 

@@ -23,6 +23,23 @@ class EngineError(RuntimeError):
     """There is no engine, or not the one that was asked for."""
 
 
+class Stopped(RuntimeError):  # noqa: N818 - nothing went wrong
+    """A run was ended by its Stop."""
+
+
+class Stop:
+    """Ends a run that is in progress, from another thread: set() makes it raise Stopped. One run at a time has it."""
+
+    def __init__(self) -> None:
+        self.options = _onnxruntime().RunOptions()
+        self.is_set = False
+
+    def set(self) -> None:
+        """End the run, or the one that is about to begin."""
+        self.is_set = True
+        self.options.terminate = True
+
+
 def usable_cores() -> int:
     """The cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -56,9 +73,16 @@ class Session:
         if require_gpu and self.provider != "cuda":
             raise EngineError(f"a GPU is required, but onnxruntime runs {graph.name} with {used}")
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """The named outputs of one run."""
-        found: list[NDArray[Any]] = self._session.run(list(outputs), dict(inputs))
+    def run(
+        self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None
+    ) -> list[NDArray[Any]]:
+        """The named outputs of one run; raises Stopped where `stop` ended it."""
+        try:
+            found: list[NDArray[Any]] = self._session.run(list(outputs), dict(inputs), stop and stop.options)
+        except Exception as e:  # onnxruntime has a dozen classes for it
+            if stop is not None and stop.is_set:
+                raise Stopped("the run was stopped") from e
+            raise
         return [np.asarray(x) for x in found]
 
 

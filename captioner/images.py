@@ -94,14 +94,19 @@ def read_photo(photo: Photo, limits: ImageLimits = LIMITS, needed: tuple[int, in
     if isinstance(photo, bytes):
         return decode_image(photo, limits, needed)
     if isinstance(photo, str | Path):
-        _check_bytes(os.stat(photo).st_size, limits)
-        return decode_image(Path(photo).read_bytes(), limits, needed)
+        return decode_image(file_bytes(photo, limits), limits, needed)
     if isinstance(photo, Image.Image):
         with _only_bad_image(photo.format or "picture"):
             return _upright_rgb(photo, limits)
     if isinstance(photo, np.ndarray):
         return _rgb_of_array(photo, limits)
     raise TypeError(f"a photo is bytes, a path, a Pillow picture or a uint8 array, got {type(photo).__name__}")
+
+
+def file_bytes(path: str | Path, limits: ImageLimits = LIMITS) -> bytes:
+    """What is in a file; raises BadImage, unread, where that is too much, or OSError."""
+    _check_bytes(os.stat(path).st_size, limits)
+    return Path(path).read_bytes()
 
 
 def decode_image(data: bytes, limits: ImageLimits = LIMITS, needed: tuple[int, int] | None = None) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""What the captioner returns."""
+"""What a model says about a photo."""
 
 from __future__ import annotations
 
@@ -29,3 +29,26 @@ class Caption:
     score: float
     """What captions are ranked by: log_prob / length ** length_power, the end mark counted in the length."""
     words: tuple[Word, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to a question."""
+
+    text: str
+    probability: float
+    """p(answer | picture, question), in [0, 1]; over all answers, or all candidates, they sum to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What became of a question about a photo."""
+
+    answers: tuple[Answer, ...]
+    """The most probable first."""
+    attention: NDArray[np.float32] | None
+    """Where the model looked: [rows, columns] of the grid over the whole photo, sums to 1; None without attention."""
+    unknown_words: tuple[str, ...] = ()
+    """Words of the question that the model does not know, each once, in order."""
+    unknown_candidates: tuple[str, ...] = ()
+    """Candidates that the model cannot give; their probability is 0."""

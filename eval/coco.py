@@ -5,8 +5,7 @@ Two layouts: COCO 2014/2017 itself (one file per split) and Karpathy's dataset_c
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -15,8 +14,9 @@ from typing import Any
 
 from pycocotools.coco import COCO
 
+from eval.fields import field, read_json
+
 KARPATHY_SPLITS = ("train", "restval", "val", "test")
-_KINDS: dict[type, str] = {int: "an integer", str: "a string", list: "a list", dict: "an object"}
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ def load_split(annotations: Path, pictures: Path, split: str | None = None) -> C
     names the file and the field.
     """
     annotations, pictures = Path(annotations), Path(pictures)
-    document = _read_json(annotations)
+    document = read_json(annotations)
     try:
-        images = _field(document, "", "images", list)
+        images = field(document, "", "images", list)
         if not images:
             raise ValueError("images is empty")
         if isinstance(images[0], dict) and ("sentences" in images[0] or "split" in images[0]):
@@ -88,42 +88,17 @@ def present(pictures: Iterable[CocoPicture]) -> tuple[list[CocoPicture], list[Co
     return kept, missing
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ValueError(f"{path}: cannot be read: {e.strerror}") from e
-    except ValueError as e:  # bad JSON and bad UTF-8
-        raise ValueError(f"{path}: not JSON: {e}") from e
-    if not isinstance(document, dict):
-        raise ValueError(f"{path}: must hold a JSON object with images, got {type(document).__name__}")
-    return document
-
-
-def _field(record: Any, where: str, name: str, kind: type) -> Any:
-    """record[name], checked; `where` is the record's own place in the file, for the error."""
-    if not isinstance(record, Mapping):
-        raise ValueError(f"{where or 'the file'} must be an object, got {type(record).__name__}")
-    place = f"{where}.{name}" if where else name
-    if name not in record:
-        raise ValueError(f"{place} is missing")
-    value = record[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{place} must be {_KINDS[kind]}, got {value!r:.60}")
-    return value
-
-
 def _coco(document: dict[str, Any], pictures: Path) -> list[CocoPicture]:
     # The files of COCO's test sets (image_info_*.json) have no annotations at all.
-    annotations = _field(document, "", "annotations", list) if "annotations" in document else []
+    annotations = field(document, "", "annotations", list) if "annotations" in document else []
     for n, image in enumerate(document["images"]):
-        _field(image, f"images[{n}]", "id", int)
-        _field(image, f"images[{n}]", "file_name", str)
+        field(image, f"images[{n}]", "id", int)
+        field(image, f"images[{n}]", "file_name", str)
     known = {image["id"] for image in document["images"]}
     for n, annotation in enumerate(annotations):
-        _field(annotation, f"annotations[{n}]", "id", int)
-        _field(annotation, f"annotations[{n}]", "caption", str)
-        image_id = _field(annotation, f"annotations[{n}]", "image_id", int)
+        field(annotation, f"annotations[{n}]", "id", int)
+        field(annotation, f"annotations[{n}]", "caption", str)
+        image_id = field(annotation, f"annotations[{n}]", "image_id", int)
         if image_id not in known:
             raise ValueError(f"annotations[{n}].image_id {image_id} is not among images")
     coco = COCO()
@@ -148,17 +123,17 @@ def _karpathy(images: list[Any], pictures: Path, split: str | None) -> list[Coco
     found = []
     for n, image in enumerate(images):
         where = f"images[{n}]"
-        own_split = _field(image, where, "split", str)
+        own_split = field(image, where, "split", str)
         if own_split not in KARPATHY_SPLITS:
             raise ValueError(f"{where}.split must be one of {', '.join(KARPATHY_SPLITS)}, got {own_split!r}")
         if own_split not in wanted:
             continue
-        folder = _field(image, where, "filepath", str) if "filepath" in image else ""
-        sentences = _field(image, where, "sentences", list)
-        captions = tuple(_field(s, f"{where}.sentences[{i}]", "raw", str) for i, s in enumerate(sentences))
+        folder = field(image, where, "filepath", str) if "filepath" in image else ""
+        sentences = field(image, where, "sentences", list)
+        captions = tuple(field(s, f"{where}.sentences[{i}]", "raw", str) for i, s in enumerate(sentences))
         # Only COCO's pictures have a cocoid; Flickr's are numbered by imgid.
-        image_id = _field(image, where, "cocoid" if "cocoid" in image else "imgid", int)
-        found.append(CocoPicture(image_id, pictures / folder / _field(image, where, "filename", str), captions))
+        image_id = field(image, where, "cocoid" if "cocoid" in image else "imgid", int)
+        found.append(CocoPicture(image_id, pictures / folder / field(image, where, "filename", str), captions))
     if not found:
         raise ValueError(f"no image has split {split!r}")
     return found

@@ -174,7 +174,7 @@ def test_a_manifest_cannot_point_outside(folder, name):
 def test_no_graphs_no_bundle(folder):
     (folder / "encoder.onnx").unlink()
     seal(folder)
-    assert "no precision has both" in refusal(folder)
+    assert "no precision has all of the graphs encoder, captioner" in refusal(folder)
 
 
 def test_a_folder_that_is_none(tmp_path):

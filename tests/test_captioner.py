@@ -13,6 +13,7 @@ from PIL import Image
 from captioner import BadImage, Bundle, BundleError, Captioner, SearchOptions
 from captioner.config import ModelConfig, Preprocessing
 from captioner.engine import EngineError, Session
+from captioner.lexicon import Lexicon
 from captioner.vocabulary import MARKS, Vocabulary
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +48,7 @@ class Paper:
     def __init__(self, **answers):
         self.answers = answers
 
-    def run(self, outputs, inputs):
+    def run(self, outputs, inputs, stop=None):
         self.inputs = inputs
         return [self.answers[name] for name in outputs]
 
@@ -61,7 +62,7 @@ def on_paper(answers: dict, attention: str = "soft") -> Captioner:
         model=ModelConfig(attention=attention, preprocessing=Preprocessing(height=16, width=32)),
         grid=(2, 3, 4),
         search=SearchOptions(beam_size=5, max_words=3, length_power=0.5),
-        vocabulary=Vocabulary(words),
+        lexicon=Lexicon(Vocabulary(words)),
         scores={},
         precisions=("fp32",),
     )

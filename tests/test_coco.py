@@ -120,7 +120,7 @@ def test_mistakes_in_karpathy_layout_name_file_and_field(tmp_path, change, compl
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("{", "not JSON"), ("[]", "must hold a JSON object with images, got list"), ("", "not JSON")],
+    [("{", "not JSON"), ("[]", "the file must be an object, got list"), ("", "not JSON")],
 )
 def test_not_annotations_at_all(tmp_path, text, complaint):
     with pytest.raises(ValueError, match=rf"captions\.json: {complaint}"):

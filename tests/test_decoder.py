@@ -82,7 +82,7 @@ def test_equals_torchs_lstm_after_reordering_gates(layers):
         expected_BTH, _ = reference(words_BTE)
         state_BS = torch.zeros(2, 2 * layers * H)
         for t in range(7):
-            state_BS, hidden_BH = network._recur(network._word_gates(words_BTE[:, t]), state_BS[:, :0], state_BS)
+            state_BS, hidden_BH = network.cells(network.cells.gates(words_BTE[:, t]), state_BS[:, :0], state_BS)
             torch.testing.assert_close(hidden_BH, expected_BTH[:, t])
 
 

@@ -14,7 +14,7 @@ from torchvision import models
 
 from captioner.config import Preprocessing
 from captioner.model.encoder import Encoder, backbones, preprocessing_of
-from captioner.model.network import CaptionNetwork
+from captioner.model.network import Network
 from tests.conftest import TINY
 
 SMALL = Preprocessing(64, 64)
@@ -179,7 +179,7 @@ def test_a_stage_can_be_the_last(zero_weights, pixels):
     encoder = Encoder("resnet18", SMALL, stage="layer3").eval()
     assert (encoder.rows, encoder.columns, encoder.channels) == (4, 4, 256)
     assert encoder(pixels).shape == (2, 16, 256)
-    assert CaptionNetwork(replace(TINY, encoder="resnet18", encoder_stage="layer2"), 27).grid == (8, 8, 128)
+    assert Network(replace(TINY, encoder="resnet18", encoder_stage="layer2"), 27).grid == (8, 8, 128)
 
 
 def test_errors_name_the_value(zero_weights):

@@ -21,11 +21,11 @@ from captioner.config import ModelConfig, SearchOptions
 from captioner.engine import Session
 from captioner.model import export, graphs, parity
 from captioner.model.decoder import Decoder
-from captioner.model.network import CaptionNetwork
+from captioner.model.network import Network
 from captioner.model.quantize import quantize_encoder
 from captioner.model.search import NEVER, BeamSearch, inputs
-from captioner.vocabulary import END, MARKS, Vocabulary
-from tests.conftest import TINY, WORDS, tiny_network, tiny_photos
+from captioner.vocabulary import END
+from tests.conftest import TINY, TINY_WORDS, WORDS, tiny_network, tiny_photos
 
 CASES = [
     (batch, SearchOptions(k, steps, wanted, power))
@@ -39,7 +39,7 @@ CASES = [
 @pytest.fixture(scope="module", params=["tiny_bundle", "tiny_bundle_inject"])
 def exported(request) -> SimpleNamespace:
     bundle = Bundle.open(request.getfixturevalue(request.param))
-    network = CaptionNetwork.load(bundle.model, len(bundle.vocabulary), bundle.folder / "weights.safetensors")
+    network = Network.load(bundle.model, bundle.folder / "weights.safetensors", len(bundle.vocabulary))
     encoder, captioner = (Session(bundle.graph(kind, "fp32"), threads=1) for kind in ("encoder", "captioner"))
     return SimpleNamespace(bundle=bundle, network=network, encoder=encoder, captioner=captioner)
 
@@ -166,35 +166,35 @@ def test_nothing_is_sealed_where_graphs_differ(tmp_path, monkeypatch):
     monkeypatch.setattr(export.graphs, "write_encoder", lambda *args: None)
     monkeypatch.setattr(export.graphs, "write_captioner", lambda *args: None)
     monkeypatch.setattr(export, "compare", differ)
-    network, vocabulary = tiny_network(replace(TINY, encoder="squeezenet1_1")), Vocabulary([*MARKS, *WORDS])
+    network = tiny_network(replace(TINY, encoder="squeezenet1_1"))
     with pytest.raises(parity.ParityError):
-        export.write_bundle(network, vocabulary, "mine", SearchOptions(), tiny_photos(), tmp_path / "out")
+        export.write_bundle(network, TINY_WORDS, "mine", SearchOptions(), tiny_photos(), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def write_run(folder, config: ModelConfig, words: list[str]) -> CaptionNetwork:
-    network = tiny_network(config, len(words))
+def write_run(folder, config: ModelConfig) -> Network:
+    network = tiny_network(config)
     settings = {"recipe": {"model": config.to_dict(), "search": asdict(SearchOptions())}, "data": "nowhere"}
     (folder / "run.json").write_text(json.dumps(settings))
-    Vocabulary(words).save(folder / "vocabulary.json")
+    TINY_WORDS.save(folder, config)
     network.save(folder / "best.safetensors")
     return network
 
 
 def test_network_of_run(tmp_path):
     config = replace(TINY, encoder="squeezenet1_1", positions=True)
-    network = write_run(tmp_path, config, [*MARKS, "a", "dog"])
-    loaded, vocabulary, settings = export.network_of_run(tmp_path)
-    assert (loaded.config, vocabulary.words, settings["data"]) == (config, (*MARKS, "a", "dog"), "nowhere")
+    network = write_run(tmp_path, config)
+    loaded, lexicon, settings = export.network_of_run(tmp_path)
+    assert (loaded.config, lexicon.captions.words, settings["data"]) == (config, TINY_WORDS.captions.words, "nowhere")
     assert not loaded.training
     torch.testing.assert_close(loaded.state(), network.state())
 
 
 @pytest.mark.parametrize("name", ["run.json", "vocabulary.json", "best.safetensors"])
 def test_an_unfinished_run_is_named(tmp_path, monkeypatch, capsys, name):
-    for other in {"run.json", "vocabulary.json", "best.safetensors"} - {name}:
-        (tmp_path / other).touch()
-    with pytest.raises(ValueError, match=f"is not a training run with a finished epoch: {name} is missing"):
+    write_run(tmp_path, TINY)
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=f"is not a training run with a finished epoch: .*{name} is missing"):
         export.network_of_run(tmp_path)
     monkeypatch.setattr(sys, "argv", ["export", str(tmp_path), "--out", str(tmp_path / "bundle")])
     assert export.main() == 1

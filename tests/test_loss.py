@@ -12,8 +12,9 @@ from captioner.model.decoder import Taught
 from tests.conftest import TINY, tiny_network
 from training.data import Batch
 from training.loop import _Run, clip, parameter_groups
-from training.loss import CaptionLoss, caption_loss
+from training.loss import TrainingLoss, caption_loss
 from training.recipes import scenes
+from training.steps import Step
 
 
 def taught(looked=None):
@@ -51,14 +52,14 @@ def test_a_caption_that_is_not_there_is_not_penalised():
 @pytest.mark.parametrize("attention", ["soft", "none"])
 def test_pictures_with_fewer_captions_count_by_their_words(attention):
     network = tiny_network(replace(TINY, attention=attention))
-    loss = CaptionLoss(network, 0.1, 0.1).eval()
+    loss = TrainingLoss(network, 0.1, 0.1).eval()
     grid_BPC = torch.rand(2, network.grid[0] * network.grid[1], network.grid[2])
     words_BKT = torch.tensor([[[1, 5, 6, 7, 2], [1, 8, 2, 0, 0]], [[1, 9, 5, 2, 0], [0, 0, 0, 0, 0]]])
     lengths_BK = torch.tensor([[4, 2], [3, 0]])
     with torch.no_grad():
-        both = loss(Batch([0, 1], grid_BPC, words_BKT, lengths_BK)).item()
-        first = loss(Batch([0], grid_BPC[:1], words_BKT[:1], lengths_BK[:1])).item()
-        second = loss(Batch([1], grid_BPC[1:], words_BKT[1:, :1, :4], lengths_BK[1:, :1])).item()
+        both = loss(Step(Batch([0, 1], grid_BPC, words_BKT, lengths_BK))).item()
+        first = loss(Step(Batch([0], grid_BPC[:1], words_BKT[:1], lengths_BK[:1]))).item()
+        second = loss(Step(Batch([1], grid_BPC[1:], words_BKT[1:, :1, :4], lengths_BK[1:, :1]))).item()
     assert both == pytest.approx((6 * first + 3 * second) / 9, rel=1e-5)
 
 
@@ -100,7 +101,7 @@ def rates(step, **settings):
     _Run._set_learning_rates(
         SimpleNamespace(
             recipe=recipe,
-            batches=range(5),
+            steps=range(5),
             step=step,
             optimizer=optimizer,
             first_self_critical=5 * recipe.epochs,

@@ -32,7 +32,7 @@ def files(folder):
 def test_the_same_every_time(folder, tmp_path):
     draw_splits(tmp_path, PICTURES)
     assert files(tmp_path) == files(folder)
-    assert len(files(folder)) == 12 + 5 + 4
+    assert len(files(folder)) == 12 + 5 + 8
 
 
 def test_only_what_is_missing_is_drawn(folder):

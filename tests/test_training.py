@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from captioner.model.network import CaptionNetwork
+from captioner.model.network import Network
 from captioner.vocabulary import Vocabulary
 from eval.metrics import METRICS
 from tests.conftest import ROOT
@@ -31,7 +31,7 @@ def test_a_run_leaves_its_weights_settings_and_measurements(straight):
     settings = json.loads((out / "run.json").read_text())
     assert settings["recipe"]["model"]["hidden_size"] == 16
     assert settings["grid"] == [8, 8, 128]
-    network = CaptionNetwork.load(tiny().model, len(vocabulary), out / "best.safetensors")
+    network = Network.load(tiny().model, out / "best.safetensors", len(vocabulary))
     assert all(torch.isfinite(value).all() for value in network.state().values())
     assert list((out / "tensorboard").glob("events.out.tfevents.*"))
     assert {path.name for path in out.glob("checkpoint-*.pt")} == {f"checkpoint-{n:09d}.pt" for n in (6, 9)}
@@ -64,12 +64,17 @@ def test_every_recipe_builds_and_says_how_it_is_run(name):
     assert isinstance(recipe, Recipe)
     assert f"python -m training {name}" in RECIPES[name].__doc__
     small = replace(recipe.model.preprocessing, height=64, width=64)
-    network = CaptionNetwork(replace(recipe.model, preprocessing=small), 40)
+    network = Network(replace(recipe.model, preprocessing=small), 40, question_words=30, answers=6)
     network.encoder.fine_tune_from(recipe.fine_tune)
     network.eval()
     with torch.inference_mode():
         grid_BPC = network.encoder(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-        assert network.find(grid_BPC, recipe.search).words_BKT.shape[0] == 1
+        if recipe.model.captions:
+            assert network.find(grid_BPC, recipe.search).words_BKT.shape[0] == 1
+        if network.answerer is not None:
+            words = torch.tensor([[[7, 8, 0]]])
+            candidates = torch.tensor([[4], [5], [6], [7], [8], [9]])
+            assert network.answerer(grid_BPC, words, words, candidates).scores_BKA.shape == (1, 1, 6)
 
 
 def test_recipes_refuse_bad_values():
@@ -102,7 +107,7 @@ def test_the_command_says_what_is_missing(flags, complaint, tmp_path, monkeypatc
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CaptionLoss", lambda *_: lambda batch: torch.tensor(float("nan")))
+    monkeypatch.setattr(loop, "TrainingLoss", lambda *_: lambda step: torch.tensor(float("nan")))
     with pytest.raises(FloatingPointError, match="loss is nan at step 0: lower learning_rate"):
         run(tiny(), tiny_data, tmp_path)
 

@@ -22,7 +22,7 @@ def picture_set(captions, skipped=(), views=1, dtype=np.uint8):
     """Picture n has id 10 + n, and its row of view v is filled with n + 100 v."""
     pictures = [CocoPicture(10 + n, Path(f"{n}.png"), tuple(own)) for n, own in enumerate(captions)]
     rows_N113 = np.broadcast_to(np.arange(len(captions)).reshape(-1, 1, 1, 1), (len(captions), 1, 1, 3))
-    why = {10 + n: "broken" for n in skipped}
+    why = dict.fromkeys(skipped, "broken")
     caches = [SimpleNamespace(rows=(rows_N113 + 100 * view).astype(dtype), skipped=why) for view in range(views)]
     return PictureSet(pictures, caches)
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,18 +28,20 @@ def main() -> int:
     )
     process = os.environ.get("LOCAL_RANK", "0")  # set by torchrun: a GPU for each process
     parser.add_argument("--device", default=f"cuda:{process}" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = args.out or Path("runs") / args.recipe
-    if args.recipe == "scenes":
+    recipe = RECIPES[args.recipe]()
+    if args.recipe.startswith("scenes"):
         args.data = args.data or out.parent / "scenes-data"
         draw_splits(args.data)
     elif args.data is None:
-        parser.error(f"--data is needed: the folder with {RECIPES[args.recipe]().train.annotations}")
+        parser.error(f"--data is needed: the folder with {(recipe.train or recipe.train_questions[0]).annotations}")
     places = Places(args.data, out, args.features or out.parent / "features", args.encoder_weights)
     try:
-        best = fit(RECIPES[args.recipe](), places, torch.device(args.device), args.checkpoint_seconds)
+        best = fit(replace(recipe, seed=args.seed), places, torch.device(args.device), args.checkpoint_seconds)
     except (ValueError, FloatingPointError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

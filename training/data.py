@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioner.model.network import CaptionNetwork
+from captioner.model.network import Network
 from captioner.tokens import tokenize
 from captioner.vocabulary import END, PAD, START, Vocabulary
 from eval.coco import CaptionSplit, CocoPicture
+from eval.questions import QuestionSplit
 from training.features import PictureCache, grids_of, pixels_of
 
 
@@ -50,7 +51,7 @@ class PictureSet:
     def usable(self) -> list[int]:
         """Positions of the pictures that could be read, in file order."""
         skipped = set().union(*(cache.skipped for cache in self.caches))
-        return [n for n, picture in enumerate(self.pictures) if picture.image_id not in skipped]
+        return [n for n in range(len(self.pictures)) if n not in skipped]
 
     def images(self, positions: Sequence[int], views: Sequence[int]) -> Tensor:
         """Rows of the caches at the given positions, in the encoder's or decoder's number format."""
@@ -59,17 +60,29 @@ class PictureSet:
         return tensor if tensor.dtype == torch.uint8 else tensor.float()
 
 
-def picture_set(split: CaptionSplit, network: CaptionNetwork, trains: bool, views: int, folder: Path) -> PictureSet:
-    """Make or find the caches of a split: pixels if the encoder trains, grids if it is frozen."""
-    pictures = [picture for picture in split.pictures if picture.captions]
-    if not pictures:
-        raise ValueError(f"{split.annotations}: no picture has a caption")
+def picture_set(
+    pictures: Sequence[CocoPicture], network: Network, trains: bool, views: int, folder: Path
+) -> PictureSet:
+    """Make or find the caches of pictures: pixels if the encoder trains, grids if it is frozen."""
     encoder, preprocessing = network.encoder, network.config.preprocessing
     if trains:
         caches = [pixels_of(preprocessing, pictures, view, folder) for view in range(views)]
     else:
         caches = [grids_of(encoder, preprocessing, pictures, view, folder) for view in range(views)]
     return PictureSet(pictures, caches)
+
+
+def pictures_of(captions: CaptionSplit | None, questions: Sequence[QuestionSplit]) -> list[CocoPicture]:
+    """The pictures that have a caption, then those that only have questions; the same file is there once."""
+    found: dict[Path, CocoPicture] = {}
+    if captions is not None:
+        found = {picture.path: picture for picture in captions.pictures if picture.captions}
+        if not found:
+            raise ValueError(f"{captions.annotations}: no picture has a caption")
+    for split in questions:
+        for picture in split.pictures:
+            found.setdefault(picture.path, picture)
+    return list(found.values())
 
 
 class TrainingBatches:
@@ -79,7 +92,8 @@ class TrainingBatches:
         self, images: PictureSet, vocabulary: Vocabulary, batch_pictures: int, longest: int, seed: int,
         process: int = 0, processes: int = 1,
     ):  # fmt: skip
-        self.images, self.usable = images, images.usable
+        self.images = images
+        self.usable = [n for n in images.usable if images.pictures[n].captions]
         self.seed, self.process, self.processes = seed, process, processes
         if batch_pictures < processes:
             raise ValueError(f"batch_pictures must be at least the {processes} processes, got {batch_pictures}")

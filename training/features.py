@@ -66,7 +66,7 @@ def pixels_of(preprocessing: Preprocessing, pictures: Sequence[CocoPicture], vie
 class PictureCache:
     """Rows of one view of a list of pictures, on disk; built where it is missing, continued where it was cut off.
 
-    `rows` holds a row for every picture in the order given; `skipped` says by image id why a picture has none (its
+    `rows` holds a row for every picture in the order given; `skipped` says by position why a picture has none (its
     row is zeros).
     """
 
@@ -88,7 +88,7 @@ class PictureCache:
             done, self.skipped = index["done"], {int(key): why for key, why in index["skipped"].items()}
         if not done and not any(picture.path.is_file() for picture in self.pictures):
             raise ValueError(f"none of the {total} pictures is there; the first: {self.pictures[0].path}")
-        again = [n for n, picture in enumerate(self.pictures) if picture.image_id in self.skipped]
+        again = sorted(self.skipped)
         # Never in one block: a row must not depend on whether its block was cut off.
         parts = [again, list(range(done, total))]
         blocks = [part[n : n + BLOCK] for part in parts for n in range(0, len(part), BLOCK)]
@@ -104,9 +104,9 @@ class PictureCache:
                     rows[block] = compute(np.stack([pixels_HW3 for pixels_HW3, _ in read]))
                     rows.flush()
                     for position, (_, why) in zip(block, read, strict=True):
-                        self.skipped.pop(self.pictures[position].image_id, None)
+                        self.skipped.pop(position, None)
                         if why:
-                            self.skipped[self.pictures[position].image_id] = why
+                            self.skipped[position] = why
                     done = max(done, block[-1] + 1)
                     write_json(self.index, {"done": done, "skipped": self.skipped})
                     bar.update(len(block))

@@ -26,18 +26,19 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from captioner.atomic import replace_file, write_json, write_text
-from captioner.model.network import CaptionNetwork
-from captioner.tokens import tokenize
-from captioner.vocabulary import Vocabulary
-from eval.coco import load_split
+from captioner.lexicon import Lexicon
+from captioner.model.network import Network
 from training import checkpoint
 from training.calibrate import calibrate
-from training.data import Batch, PictureSet, TrainingBatches, picture_set
+from training.data import PictureSet, TrainingBatches, picture_set, pictures_of
 from training.features import encoder_digest
-from training.loss import CaptionLoss
-from training.recipes import CaptionFiles, Recipe
+from training.loss import TrainingLoss
+from training.questions import QuestionBatches, Reader
+from training.recipes import Recipe
 from training.reward import References, sampled_batch
-from training.validate import validate
+from training.splits import Data, lexicon_of, load
+from training.steps import Step, Steps
+from training.validate import Validation
 
 log = logging.getLogger(__name__)
 
@@ -65,32 +66,44 @@ def fit(recipe: Recipe, places: Places, device: torch.device, checkpoint_seconds
     with _processes(device) as (process, processes):
         if process == 0:
             places.out.mkdir(parents=True, exist_ok=True)
-        splits = [_split(files, places.data) for files in (recipe.train, recipe.validation)]
-        vocabulary = Vocabulary.build(
-            (tokenize(text) for picture in splits[0].pictures for text in picture.captions), recipe.min_count
-        )
+        data = load(recipe, places.data)
+        lexicon = lexicon_of(recipe, data)
         torch.manual_seed(recipe.seed)
-        network = CaptionNetwork(recipe.model, len(vocabulary), places.encoder_weights).to(device)
+        network = Network(recipe.model, encoder_weights=places.encoder_weights, **lexicon.sizes).to(device)
+        pictures = pictures_of(data.captions, data.questions)
         if places.encoder_weights == "random":
-            calibrate(network.encoder, recipe.model.preprocessing, splits[0].pictures)
+            calibrate(network.encoder, recipe.model.preprocessing, pictures)
         trains = recipe.fine_tune is not None
         network.encoder.fine_tune_from(recipe.fine_tune)
         network.train()
         if process > 0:
             dist.barrier()  # the first process makes the caches, the others find them
-        train_images = picture_set(splits[0], network, trains, recipe.views, places.features)
-        validation_images = picture_set(splits[1], network, trains, 1, places.features)
+        images = picture_set(pictures, network, trains, recipe.views, places.features)
+        later = [data.validation_questions] if data.validation_questions else []
+        validation_images = picture_set(
+            pictures_of(data.validation_captions, later), network, trains, 1, places.features
+        )
         if processes > 1 and process == 0:
             dist.barrier()
-        batches = TrainingBatches(
-            train_images, vocabulary, recipe.batch_pictures, recipe.longest, recipe.seed, process, processes
-        )
-        run = _Run(recipe, places, network, vocabulary, batches, validation_images, device, process, processes)
+        steps = _steps(recipe, data, images, lexicon, process, processes)
+        validation = Validation(recipe, validation_images, lexicon, data.validation_questions, device)
+        run = _Run(recipe, places, network, lexicon, steps, validation, device, process, processes)
         return run.go(checkpoint_seconds)
 
 
-def _split(files: CaptionFiles, data: Path):  # type: ignore[no-untyped-def]
-    return load_split(data / files.annotations, data / files.pictures, files.split)
+def _steps(recipe: Recipe, data: Data, images: PictureSet, lexicon: Lexicon, process: int, processes: int) -> Steps:
+    captions = questions = None
+    if data.captions is not None:
+        captions = TrainingBatches(
+            images, lexicon.captions, recipe.batch_pictures, recipe.longest, recipe.seed, process, processes
+        )
+    if recipe.model.answerer is not None:
+        asked = [question for split in data.questions for question in split.questions]
+        reader = Reader(recipe.model.answerer, lexicon, recipe.longest)
+        questions = QuestionBatches(
+            images, asked, reader, recipe.batch_pictures, recipe.seed, recipe.word_dropout, process, processes
+        )
+    return Steps(captions, questions)
 
 
 @contextmanager
@@ -113,17 +126,19 @@ class _Run:
     """The state of a run and its steps."""
 
     def __init__(
-        self, recipe: Recipe, places: Places, network: CaptionNetwork, vocabulary: Vocabulary,
-        batches: TrainingBatches, validation: PictureSet, device: torch.device, process: int, processes: int,
+        self, recipe: Recipe, places: Places, network: Network, lexicon: Lexicon, steps: Steps,
+        validation: Validation, device: torch.device, process: int, processes: int,
     ):  # fmt: skip
-        self.recipe, self.network, self.vocabulary = recipe, network, vocabulary
+        self.recipe, self.network, self.lexicon = recipe, network, lexicon
         self.data, self.out = places.data.resolve(), places.out
-        self.batches, self.validation, self.device = batches, validation, device
+        self.steps, self.validation, self.device = steps, validation, device
         self.process, self.processes = process, processes
-        self.loss: nn.Module = CaptionLoss(network, recipe.label_smoothing, recipe.doubly_stochastic)
+        self.loss: nn.Module = TrainingLoss(
+            network, recipe.label_smoothing, recipe.doubly_stochastic, recipe.answer_weight
+        )
         if processes > 1:
             self.loss = nn.parallel.DistributedDataParallel(self.loss, broadcast_buffers=False)
-        self.first_self_critical = recipe.epochs * len(batches)
+        self.first_self_critical = recipe.epochs * len(steps)
         self.self_critical, self.references = False, None
         self._start_phase()
         self.step, self.loss_sum = 0, 0.0
@@ -135,7 +150,9 @@ class _Run:
         self.scaler = torch.amp.GradScaler("cuda", enabled=cuda and half == torch.float16)
         self.settings = {
             "recipe": json.loads(json.dumps(asdict(recipe))),
-            "vocabulary": sha256(json.dumps(vocabulary.words).encode()).hexdigest(),
+            "words": sha256(
+                repr((lexicon.captions.words, lexicon.questions.words, lexicon.answers)).encode()
+            ).hexdigest(),
             "encoder_weights": places.encoder_weights,
             "encoder": encoder_digest(network.encoder, recipe.model.preprocessing),
             "grid": list(network.grid),
@@ -160,27 +177,25 @@ class _Run:
     def go(self, checkpoint_seconds: float) -> dict[str, float]:
         self._resume()
         if self.process == 0:
-            self.vocabulary.save(self.out / "vocabulary.json")
+            self.lexicon.save(self.out, self.recipe.model)
             write_json(self.out / "run.json", {**self.settings, "data": str(self.data)})
-        again = self.step // len(self.batches) + 1  # the first epoch whose scalars are not final
+        again = self.step // len(self.steps) + 1  # the first epoch whose scalars are not final
         writer = SummaryWriter(self.out / "tensorboard", purge_step=again) if self.process == 0 else None
-        while (epoch := self.step // len(self.batches)) < self.epochs:
+        while (epoch := self.step // len(self.steps)) < self.epochs:
             started = time.monotonic()
             if self.step == self.first_self_critical and not self.self_critical:
                 self._start_self_critical()
             self._epoch(epoch, checkpoint_seconds)
             self._agree()
             with self._averaged():
-                metrics = validate(
-                    self.network, self.validation, self.vocabulary, self.recipe.validate_with, self.device
-                )
+                metrics = self.validation(self.network)
                 better = metrics[self.recipe.keep_best_by] > self.best.get(self.recipe.keep_best_by, -math.inf)
                 if better:
                     self.best = {"epoch": epoch + 1, **metrics}
                     if self.process == 0:
                         replace_file(self.out / "best.safetensors", self.network.save)
             name = "sampled_Bleu_4" if self.self_critical else "loss"
-            line = {"epoch": epoch + 1, "step": self.step, name: self.loss_sum / len(self.batches), **metrics}
+            line = {"epoch": epoch + 1, "step": self.step, name: self.loss_sum / len(self.steps), **metrics}
             self.loss_sum = 0.0
             if self.process == 0 and writer:
                 seconds = round(time.monotonic() - started, 1)
@@ -195,31 +210,31 @@ class _Run:
         return self.best
 
     def _epoch(self, epoch: int, checkpoint_seconds: float) -> None:
-        steps, first = len(self.batches), self.step % len(self.batches)
+        length, first = len(self.steps), self.step % len(self.steps)
         saved = time.monotonic()
-        bar = tqdm(total=steps, initial=first, desc=f"epoch {epoch + 1}/{self.epochs}", unit="batch",
+        bar = tqdm(total=length, initial=first, desc=f"epoch {epoch + 1}/{self.epochs}", unit="batch",
                    leave=False, disable=self.process > 0)  # fmt: skip
         with bar:
-            for batch in self.batches.epoch(epoch, first):
-                loss = self._train_step(batch.to(self.device))
+            for step in self.steps.epoch(epoch, first):
+                loss = self._train_step(step.to(self.device))
                 self.loss_sum += loss
                 self.step += 1
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}")
-                unfinished = self.step % steps
+                unfinished = self.step % length
                 if self.process == 0 and unfinished and time.monotonic() - saved >= checkpoint_seconds:
                     checkpoint.save(self.out, self.step, self._state())
                     saved = time.monotonic()
 
-    def _train_step(self, batch: Batch) -> float:
+    def _train_step(self, step: Step) -> float:
         recipe = self.recipe
         torch.manual_seed(((recipe.seed * 1_000_003 + self.step) * 1009 + self.process) % 2**63)
         self._set_learning_rates()
         with self.autocast():
             if self.self_critical:
-                loss, mean = self._self_critical_loss(batch)
+                loss, mean = self._self_critical_loss(step)
             else:
-                loss = self.loss(batch)
+                loss = self.loss(step)
                 mean = loss.detach().clone()
         if self.processes > 1:
             dist.all_reduce(mean)
@@ -243,17 +258,20 @@ class _Run:
                     average.copy_(trained[name])
         return value
 
-    def _self_critical_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _self_critical_loss(self, step: Step) -> tuple[Tensor, Tensor]:
         """The loss of true captions and of samples of the network as it is served, and the samples' BLEU-4."""
+        batch = step.captions
+        assert batch is not None
+        assert self.steps.captions is not None
         if self.references is None:
-            self.references = References([[words[1:] for words in captions] for captions in self.batches.words])
+            self.references = References([[words[1:] for words in captions] for captions in self.steps.captions.words])
         self.network.eval()
         with torch.no_grad():
             pixels = batch.images_B.dim() == 4
             grid_BPC = self.network.encoder(batch.images_B) if pixels else batch.images_B
         samples, weights_BK, mean = sampled_batch(batch, self.network.decoder, grid_BPC, self.references)
         self.network.decoder.train()
-        return self.loss(batch, samples, weights_BK), torch.tensor(mean, device=self.device)
+        return self.loss(step, samples, weights_BK), torch.tensor(mean, device=self.device)
 
     def _agree(self) -> None:
         """Batch norm's statistics are those of each process's pictures: all take the first's, as a checkpoint does."""
@@ -266,7 +284,7 @@ class _Run:
         recipe = self.recipe
         step, total, warmup, share = self.step, self.first_self_critical, recipe.warmup_steps, 1.0
         if self.self_critical:
-            step, total = step - total, recipe.self_critical_epochs * len(self.batches)
+            step, total = step - total, recipe.self_critical_epochs * len(self.steps)
             warmup = recipe.self_critical_warmup_steps
             share = recipe.self_critical_learning_rate / recipe.learning_rate
         share *= min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 + math.cos(math.pi * step / total))
@@ -318,10 +336,11 @@ class _Run:
         write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
 
 
-def parameter_groups(recipe: Recipe, network: CaptionNetwork) -> list[dict[str, Any]]:
+def parameter_groups(recipe: Recipe, network: Network) -> list[dict[str, Any]]:
     """What trains, by learning rate and weight decay: matrices decay, biases, norms and word vectors' biases do not."""
     groups = []
-    for part, peak in ((network.decoder, recipe.learning_rate), (network.encoder, recipe.encoder_learning_rate)):
+    parts = [*((head, recipe.learning_rate) for head in network.heads), (network.encoder, recipe.encoder_learning_rate)]
+    for part, peak in parts:
         trained = [p for p in part.parameters() if p.requires_grad]
         for matrices in (True, False):
             chosen = [p for p in trained if (p.dim() > 1) == matrices]

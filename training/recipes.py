@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from captioner.config import ModelConfig, SearchOptions, at_least, between, one_of
+from captioner.config import AnswererConfig, ModelConfig, SearchOptions, at_least, between, one_of
 from captioner.model.encoder import preprocessing_of
 from eval.metrics import METRICS
+
+ANSWER_METRICS = ("accuracy", "mrr", "Bleu_4 + accuracy")
+"""What validation on questions gives besides; the last where captions are learnt too."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +26,42 @@ class CaptionFiles:
 
 
 @dataclass(frozen=True)
+class QuestionFiles:
+    """A set of questions, relative to the folder given with --data."""
+
+    questions: str
+    """In VQA's layout; of dialogs VisDial's."""
+    annotations: str | None
+    """People's answers; of dialogs the dense relevances, if there are any."""
+    pictures: str
+    """Folder of the pictures."""
+    naming: str | None = None
+    """Pattern of their file names, see eval.questions.load_questions."""
+    dialogs: bool = False
+    """Whether the file is VisDial's."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run, but where things lie and on which device."""
 
     model: ModelConfig
-    train: CaptionFiles
-    validation: CaptionFiles
+    train: CaptionFiles | None
+    validation: CaptionFiles | None
     epochs: int
+    train_questions: tuple[QuestionFiles, ...] = ()
+    """With captions beside them, each step learns from a batch of both."""
+    validation_questions: QuestionFiles | None = None
+    answer_weight: float = 1.0
+    """Of the loss of answers beside that of captions."""
+    min_answers: int = 1
+    """Answers that fewer questions have are not learnt."""
+    most_answers: int = 3000
+    """The commonest are learnt."""
+    min_question_count: int = 1
+    """Words that questions have less often become <unk>."""
+    word_dropout: float = 0.0
+    """Share of a question's words that become <unk> in training."""
     min_count: int = 5
     """Words seen less often become <unk>."""
     longest: int = 30
@@ -71,17 +104,26 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "min_count", "longest", "views", "batch_pictures"):
+        counts = ("min_answers", "most_answers", "min_question_count")
+        for name in ("epochs", "min_count", "longest", "views", "batch_pictures", *counts):
             at_least(name, getattr(self, name), 1)
-        floors = ("learning_rate", "weight_decay", "warmup_steps", "doubly_stochastic", "encoder_learning_rate")
+        floors = ("learning_rate", "weight_decay", "warmup_steps", "doubly_stochastic", "encoder_learning_rate",
+                  "answer_weight")  # fmt: skip
         for name in (*floors, "self_critical_epochs", "self_critical_learning_rate", "self_critical_warmup_steps"):
             at_least(name, getattr(self, name), 0)
         for name in ("clip_norm", "clip_value"):
             if (limit := getattr(self, name)) is not None:
                 at_least(name, limit, 1e-9)
+        if (self.train is None) == self.model.captions or (self.validation is None) == self.model.captions:
+            raise ValueError("a recipe needs files of captions if its model writes captions, and only then")
+        if bool(self.train_questions) != (self.model.answerer is not None):
+            raise ValueError("a recipe needs files of questions if its model has an answerer, and only then")
+        if (self.validation_questions is None) != (self.model.answerer is None):
+            raise ValueError("a recipe needs questions for validation if its model has an answerer, and only then")
+        between("word_dropout", self.word_dropout, 0.0, 0.9)
         between("label_smoothing", self.label_smoothing, 0.0, 0.9)
         between("average_decay", self.average_decay, 0.0, 0.99999)
-        one_of("keep_best_by", self.keep_best_by, METRICS)
+        one_of("keep_best_by", self.keep_best_by, (*METRICS, *ANSWER_METRICS))
 
 
 def flickr8k_attend() -> Recipe:
@@ -184,10 +226,192 @@ def scenes() -> Recipe:
     )
 
 
+def scenes_vqa() -> Recipe:
+    """Questions about the drawn scenes, on the same frozen encoder with random weights.
+
+    python -m training scenes_vqa
+    """
+    recipe = scenes()
+    answerer = AnswererConfig(
+        embed_size=64, hidden_size=64, layers=1, fusion_size=160, attention_size=32, positions=True, dropout=0.0
+    )
+    return replace(
+        recipe,
+        model=replace(recipe.model, captions=False, answerer=answerer),
+        train=None,
+        validation=None,
+        train_questions=(QuestionFiles("questions_train.json", "annotations_train.json", "train"),),
+        validation_questions=QuestionFiles("questions_val.json", "annotations_val.json", "val"),
+        epochs=16,
+        keep_best_by="accuracy",
+    )
+
+
+def scenes_both() -> Recipe:
+    """Captions and answers on one encoder, in one bundle.
+
+    python -m training scenes_both
+    """
+    captions, answers = scenes(), scenes_vqa()
+    return replace(
+        answers,
+        model=replace(answers.model, captions=True),
+        train=captions.train,
+        validation=captions.validation,
+        keep_best_by="Bleu_4 + accuracy",
+    )
+
+
+def easy_vqa() -> Recipe:
+    """easy-VQA (Zhou, 2019), a shape on a plain ground; the encoder is trained with the answerer.
+
+    python -m training easy_vqa --data EASY_VQA
+    """
+    answerer = AnswererConfig(
+        embed_size=64, hidden_size=64, layers=1, fusion_size=128, attention_size=64, hops=1, dropout=0.1
+    )
+    model = ModelConfig(
+        encoder="resnet18",
+        encoder_stage="layer2",
+        preprocessing=preprocessing_of("resnet18", 64, 64),
+        captions=False,
+        answerer=answerer,
+    )
+    return Recipe(
+        model=model,
+        train=None,
+        validation=None,
+        train_questions=(QuestionFiles("questions_train.json", "annotations_train.json", "train", "{image_id}.png"),),
+        validation_questions=QuestionFiles("questions_test.json", "annotations_test.json", "test", "{image_id}.png"),
+        epochs=8,
+        batch_pictures=64,
+        learning_rate=2e-3,
+        encoder_learning_rate=2e-3,
+        fine_tune="all",
+        warmup_steps=50,
+        label_smoothing=0.0,
+        average_decay=0.98,
+        keep_best_by="accuracy",
+    )
+
+
+def easy_vqa_product() -> Recipe:
+    """The same with the product of question and pooled picture.
+
+    python -m training easy_vqa_product --data EASY_VQA
+    """
+    return _with_answerer(easy_vqa(), kind="product")
+
+
+def daquar() -> Recipe:
+    """DAQUAR (Malinowski and Fritz, 2014), photographs of rooms, on a frozen MobileNetV2.
+
+    python -m training daquar --data DAQUAR --encoder-weights mobilenet_v2.safetensors
+    """
+    model = ModelConfig(
+        encoder="mobilenet_v2",
+        preprocessing=preprocessing_of("mobilenet_v2"),
+        captions=False,
+        answerer=AnswererConfig(),
+    )
+    naming = "image{image_id}.jpg"
+    return Recipe(
+        model=model,
+        train=None,
+        validation=None,
+        train_questions=(QuestionFiles("questions_train.json", "annotations_train.json", "train", naming),),
+        validation_questions=QuestionFiles("questions_val.json", "annotations_val.json", "val", naming),
+        epochs=20,
+        views=2,
+        keep_best_by="accuracy",
+    )
+
+
+def flickr8k_vqa() -> Recipe:
+    """Questions made from Flickr8k's captions (training.caption_questions), on a frozen MobileNetV2.
+
+    python -m training flickr8k_vqa --data FOLDER --encoder-weights mobilenet_v2.safetensors
+
+    FOLDER has what `python -m training.caption_questions` wrote, and Flickr8k's pictures in train/ and val/.
+    """
+    return replace(
+        daquar(),
+        train_questions=(QuestionFiles("questions_train.json", "annotations_train.json", "train"),),
+        validation_questions=QuestionFiles("questions_val.json", "annotations_val.json", "val"),
+        epochs=10,
+        views=1,
+    )
+
+
+def vqa_v2() -> Recipe:
+    """VQA v2 (Goyal et al., 2017) on a frozen ResNet-50.
+
+    python -m training vqa_v2 --data COCO --encoder-weights torchvision
+    """
+    model = replace(daquar().model, encoder="resnet50", preprocessing=preprocessing_of("resnet50"))
+    return Recipe(
+        model=model,
+        train=None,
+        validation=None,
+        train_questions=(
+            QuestionFiles(
+                "v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json", "train2014"
+            ),
+        ),
+        validation_questions=QuestionFiles(
+            "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json", "val2014"
+        ),
+        epochs=12,
+        batch_pictures=128,
+        min_answers=9,
+        min_question_count=3,
+        label_smoothing=0.0,
+        keep_best_by="accuracy",
+    )
+
+
+def visdial() -> Recipe:
+    """VisDial v1.0 (Das et al., 2017): the question after a dialog, ranked among its 100 candidates.
+
+    python -m training visdial --data VISDIAL --encoder-weights torchvision
+    """
+    recipe = vqa_v2()
+    answerer = AnswererConfig(kind="jabri", history=True, layers=2, hidden_size=256)
+    training = "train2014/COCO_train2014_{image_id:012d}.jpg|val2014/COCO_val2014_{image_id:012d}.jpg"
+    return replace(
+        recipe,
+        model=replace(recipe.model, answerer=answerer),
+        train_questions=(QuestionFiles("visdial_1.0_train.json", None, ".", training, dialogs=True),),
+        validation_questions=QuestionFiles(
+            "visdial_1.0_val.json",
+            "visdial_1.0_val_dense_annotations.json",
+            "VisualDialog_val2018",
+            "VisualDialog_val2018_{image_id:012d}.jpg",
+            dialogs=True,
+        ),
+        batch_pictures=16,
+        keep_best_by="mrr",
+    )
+
+
+def _with_answerer(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe with other settings of its answerer."""
+    assert recipe.model.answerer is not None
+    return replace(recipe, model=replace(recipe.model, answerer=replace(recipe.model.answerer, **changes)))
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "coco_attend": coco_attend,
     "coco_inject": coco_inject,
     "flickr8k_attend": flickr8k_attend,
     "flickr8k_inject": flickr8k_inject,
+    "daquar": daquar,
+    "easy_vqa": easy_vqa,
+    "easy_vqa_product": easy_vqa_product,
+    "flickr8k_vqa": flickr8k_vqa,
     "scenes": scenes,
+    "scenes_both": scenes_both,
+    "scenes_vqa": scenes_vqa,
+    "visdial": visdial,
+    "vqa_v2": vqa_v2,
 }

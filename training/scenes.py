@@ -3,7 +3,8 @@
 A scene has one or two shapes on a speckled ground, in two of four places. Its captions name both, once in each order:
 "a red circle at the top left and a blue square at the bottom right". Files are in COCO's layout:
 `captions_{split}.json`, `instances_{split}.json` (a box for each shape, its category "red circle"), pictures in
-`{split}/`.
+`{split}/`; questions about them (training.scene_questions) in VQA v2's: `questions_{split}.json`,
+`annotations_{split}.json`.
 """
 
 from __future__ import annotations
@@ -37,10 +38,14 @@ _SMOOTH = 4  # drawn so many times larger, then scaled down
 
 
 def draw_splits(folder: Path, pictures: dict[str, int] = PICTURES) -> None:
-    """Draw what is missing of each split; the same pictures every time."""
+    """Draw what is missing of each split, and write its questions; the same every time."""
+    from training.scene_questions import write_questions  # which needs this file
+
     for n, (split, count) in enumerate(pictures.items()):
         if not (folder / f"captions_{split}.json").exists():
             _draw_split(folder, split, count, first_id=1 + n * 1_000_000)
+        if not (folder / f"annotations_{split}.json").exists():
+            write_questions(folder, split)
 
 
 def _draw_split(folder: Path, split: str, count: int, first_id: int) -> None:

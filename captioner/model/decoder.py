@@ -22,14 +22,14 @@ V words known, M words of all captions of a batch, R rows worked through for the
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from captioner.config import ModelConfig
 from captioner.model.attention import SoftAttention
-from captioner.model.cells import LstmCell
+from captioner.model.cells import LstmStack
 
 
 class Memory(NamedTuple):
@@ -65,9 +65,7 @@ class Decoder(nn.Module):
         self.position_PF = nn.Parameter(torch.zeros(rows * columns, c.feature_size)) if c.positions else None
         self.attend = SoftAttention(c.feature_size, c.hidden_size, c.attention_size) if c.attention == "soft" else None
         seen_size = c.feature_size if self.attend else 0
-        first = LstmCell(c.embed_size, seen_size + c.hidden_size, c.hidden_size)
-        above = [LstmCell(c.hidden_size, c.hidden_size, c.hidden_size) for _ in range(c.layers - 1)]
-        self.cells = nn.ModuleList([first, *above])
+        self.cells = LstmStack(c.embed_size, seen_size, c.hidden_size, c.layers, c.dropout)
         self.embed = nn.Embedding(vocabulary_size, c.embed_size)
         nn.init.normal_(self.embed.weight, std=c.embed_size**-0.5)
         self.image_to_gates = (
@@ -104,7 +102,7 @@ class Decoder(nn.Module):
         if self.image_to_word:
             word_BE = self.image_to_word(picture_BF)
             unseen_BF = picture_BF * 0 if self.attend else nothing
-            state_BS, _ = self._recur(self._word_gates(word_BE), unseen_BF, state_BS)
+            state_BS, _ = self.cells(self.cells.gates(word_BE), unseen_BF, state_BS)
         return memory, state_BS
 
     def step(self, t: Tensor, words_BK: Tensor, state_BKS: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,10 +112,10 @@ class Decoder(nn.Module):
         """
         word_BKE = self.embed(words_BK)
         seen_BKF, where_BKP = self._look(memory, state_BKS)
-        gates_BKG = self._word_gates(word_BKE)
+        gates_BKG = self.cells.gates(word_BKE)
         if self.image_to_gates:
             gates_BKG = gates_BKG + memory.image_gates_B1G * (t == 0)
-        state_BKS, hidden_BKH = self._recur(gates_BKG, seen_BKF, state_BKS)
+        state_BKS, hidden_BKH = self.cells(gates_BKG, seen_BKF, state_BKS)
         scores_BKV = self._scores(word_BKE, hidden_BKH, seen_BKF)
         return scores_BKV.log_softmax(dim=2), state_BKS, where_BKP
 
@@ -139,7 +137,7 @@ class Decoder(nn.Module):
         caption_R = torch.cat([numbers_BK[:n, :k].flatten() for n, k in blocks_T])
         kept_M = kept_R.nonzero().squeeze(1).to(words_R.device)
         word_RE = self.dropout(self.embed(words_R))
-        gates = torch.split(self._word_gates(word_RE), [n * k for n, k in blocks_T])
+        gates = torch.split(self.cells.gates(word_RE), [n * k for n, k in blocks_T])
         looked_BKP = grid_BPC.new_zeros(*lengths_BK.shape, grid_BPC.shape[1]) if self.attend else None
         state_BKS = state_BS[:, None].expand(-1, lengths_BK.shape[1], -1)
         hiddens, seens = [], []
@@ -151,7 +149,7 @@ class Decoder(nn.Module):
             gates_BKG = gates[t].view(n, k, -1)
             if t == 0 and self.image_to_gates:
                 gates_BKG = gates_BKG + memory.image_gates_B1G
-            state_BKS, hidden_BKH = self._recur(gates_BKG, seen_BKF, state_BKS)
+            state_BKS, hidden_BKH = self.cells(gates_BKG, seen_BKF, state_BKS)
             if looked_BKP is not None:
                 where_BKP = where_BKP * going_TBK[t, :n, :k, None].to(where_BKP.device)
                 gone = (0, 0, 0, looked_BKP.shape[1] - k, 0, looked_BKP.shape[0] - n)
@@ -166,11 +164,6 @@ class Decoder(nn.Module):
             looked_BKP,
         )
 
-    def _word_gates(self, word: Tensor) -> Tensor:
-        """The words' share of the first layer's pre-activations [..., G]."""
-        gates: Tensor = cast(LstmCell, self.cells[0]).inputs(word)
-        return gates
-
     def _look(self, memory: Memory, state_BKS: Tensor) -> tuple[Tensor, Tensor]:
         """What the attention sees from the last layer's hidden state, and where; both empty without attention."""
         if self.attend is None:
@@ -178,20 +171,6 @@ class Decoder(nn.Module):
         hidden_BKH = torch.split(state_BKS, self.config.hidden_size, dim=2)[-2]
         seen: tuple[Tensor, Tensor] = self.attend(memory.grid_BPF, memory.keys_B1PA, hidden_BKH)
         return seen
-
-    def _recur(self, gates: Tensor, seen: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of all layers: the next state [..., S] and the last layer's hidden state [..., H]."""
-        old, parts = torch.split(state, self.config.hidden_size, dim=-1), []
-        hidden = seen
-        for n, module in enumerate(self.cells):
-            layer = cast(LstmCell, module)
-            if n == 0:
-                recurrent = torch.cat([seen, old[0]], dim=-1)
-            else:
-                gates, recurrent = layer.inputs(self.dropout(hidden)), old[2 * n]
-            hidden, cell = layer(gates, recurrent, old[2 * n + 1])
-            parts += [hidden, cell]
-        return torch.cat(parts, dim=-1), hidden
 
     def _scores(self, word: Tensor, hidden: Tensor, seen: Tensor) -> Tensor:
         """The output layer: scores before softmax [..., V]."""

@@ -16,7 +16,7 @@ import torch
 
 from captioner.bundle import Bundle
 from captioner.config import SearchOptions
-from captioner.model.network import CaptionNetwork
+from captioner.model.network import Network
 from captioner.preprocess import load_pixels
 
 WARM_UP = 3
@@ -36,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     bundle = Bundle.open(args.bundle)
     weights = args.weights or bundle.folder / "weights.safetensors"
-    network = CaptionNetwork.load(bundle.model, len(bundle.vocabulary), weights)
+    network = Network.load(bundle.model, weights, **bundle.lexicon.sizes)
     options = SearchOptions(args.beam_size, args.max_words, 1, bundle.search.length_power)
     photo = args.photo.read_bytes()
     times: list[tuple[float, float, float]] = []

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 from captioner.bundle import FORMAT_VERSION, seal
 from captioner.config import ModelConfig, SearchOptions
+from captioner.lexicon import Lexicon
 from captioner.model import graphs
-from captioner.model.network import CaptionNetwork
-from captioner.model.parity import ParityError, compare
+from captioner.model.network import Network
+from captioner.model.parity import AnswerDifference, Difference, ParityError, compare, compare_answers
 from captioner.model.quantize import quantize_decoder, quantize_encoder
 from captioner.preprocess import load_pixels
-from captioner.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 CALIBRATION_PHOTOS = 100
@@ -37,8 +37,8 @@ PRECISIONS = {"fp32": "", "int8": ".int8"}
 
 
 def write_bundle(
-    network: CaptionNetwork,
-    vocabulary: Vocabulary,
+    network: Network,
+    lexicon: Lexicon,
     name: str,
     search: SearchOptions,
     photos: Sequence[NDArray[np.uint8]],
@@ -59,67 +59,90 @@ def write_bundle(
         "search": {"beam_size": search.beam_size, "max_words": search.max_words, "length_power": search.length_power},
     }
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    vocabulary.save(out / "vocabulary.json")
+    lexicon.save(out, network.config)
     network.save(out / "weights.safetensors")
     log.info("writing fp32 graphs")
     graphs.write_encoder(network, out / graphs.ENCODER)
-    graphs.write_captioner(network, out / graphs.CAPTIONER)
-    differences = compare(network, out, photos[:PARITY_PHOTOS])
-    for difference in differences:
-        log.info("equal to torch: %s", difference)
+    parity: dict[str, Any] = {}
+    if network.config.captions:
+        graphs.write_captioner(network, out / graphs.CAPTIONER)
+        parity |= _captions_parity(compare(network, out, photos[:PARITY_PHOTOS]))
+    if network.answerer is not None:
+        graphs.write_answerer(network, out / graphs.ANSWERER)
+        parity |= _answers_parity(compare_answers(network, out, photos[:PARITY_PHOTOS]))
     log.info("writing int8 graphs, calibrated on %d photos", len(photos))
     quantize_encoder(out / graphs.ENCODER, out / "encoder.int8.onnx", photos)
-    quantize_decoder(out / graphs.CAPTIONER, out / "captioner.int8.onnx")
-    parity = {
+    for graph in (graphs.CAPTIONER, graphs.ANSWERER):
+        if (out / graph).exists():
+            quantize_decoder(out / graph, out / graph.replace(".onnx", ".int8.onnx"))
+    (out / "scores.json").write_text(json.dumps({"torch_against_onnxruntime": parity, **(scores or {})}, indent=1))
+    seal(out)
+
+
+def _captions_parity(differences: Sequence[Difference]) -> dict[str, Any]:
+    for difference in differences:
+        log.info("equal to torch: %s", difference)
+    return {
         "cases": len(differences),
         "largest_grid_difference": max(d.grid for d in differences),
         "largest_score_difference": max(d.scores for d in differences),
         "largest_attention_difference": max(d.attention for d in differences),
     }
-    (out / "scores.json").write_text(json.dumps({"torch_against_onnxruntime": parity, **(scores or {})}, indent=1))
-    seal(out)
 
 
-def score_precisions(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
-    """BLEU of every pair of encoder and decoder precision: `python -m eval captions` with these further arguments."""
+def _answers_parity(differences: Sequence[AnswerDifference]) -> dict[str, Any]:
+    for difference in differences:
+        log.info("equal to torch: %s", difference)
+    return {
+        "answer_cases": len(differences),
+        "largest_answer_difference": max(d.probabilities for d in differences),
+        "largest_answer_attention_difference": max(d.attention for d in differences),
+    }
+
+
+def score_precisions(bundle: Path, command: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """scores.json of every pair of precisions: `python -m eval captions` or `answers` with these further arguments."""
     table: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for encoder, encoder_suffix in PRECISIONS.items():
             for decoder, decoder_suffix in PRECISIONS.items():
                 variant = Path(folder) / f"{encoder}-{decoder}"
                 variant.mkdir()
-                for name in ("config.json", "vocabulary.json"):
-                    shutil.copy(bundle / name, variant)
+                for path in bundle.glob("*.json"):
+                    shutil.copy(path, variant)
                 shutil.copy(bundle / f"encoder{encoder_suffix}.onnx", variant / graphs.ENCODER)
-                shutil.copy(bundle / f"captioner{decoder_suffix}.onnx", variant / graphs.CAPTIONER)
+                for graph in (graphs.CAPTIONER, graphs.ANSWERER):
+                    if (bundle / graph).exists():
+                        source = bundle / graph.replace(".onnx", f"{decoder_suffix}.onnx")
+                        shutil.copy(source, variant / graph)
                 seal(variant)
                 out = variant / "eval"
-                command = [
-                    sys.executable,
-                    "-m",
-                    "eval",
-                    "captions",
-                    "--bundle",
-                    str(variant),
-                    "--out",
-                    str(out),
-                    "--no-java",
-                ]
-                subprocess.run([*command, *arguments], check=True)
-                scores = json.loads((out / "scores.json").read_text())
-                table[f"encoder {encoder}, decoder {decoder}"] = scores
+                given = ["--bundle", str(variant), "--out", str(out), *arguments]
+                subprocess.run([sys.executable, "-m", "eval", command, *given], check=True)
+                table[f"encoder {encoder}, decoder {decoder}"] = json.loads((out / "scores.json").read_text())
     return table
 
 
-def network_of_run(run: Path) -> tuple[CaptionNetwork, Vocabulary, dict[str, Any]]:
-    """The best weights of a training run, its vocabulary and its run.json; ValueError names what is missing."""
-    for name in ("run.json", "vocabulary.json", "best.safetensors"):
+def _question_flags(files: Mapping[str, Any], data: Path) -> list[str]:
+    """Where `python -m eval answers` finds a split."""
+    flags = ["--questions", str(data / files["questions"]), "--pictures", str(data / files["pictures"])]
+    if files["annotations"]:
+        flags += ["--annotations", str(data / files["annotations"])]
+    return flags + (["--naming", files["naming"]] if files["naming"] else [])
+
+
+def network_of_run(run: Path) -> tuple[Network, Lexicon, dict[str, Any]]:
+    """The best weights of a training run, its words and its run.json; ValueError names what is missing."""
+    for name in ("run.json", "best.safetensors"):
         if not (run / name).is_file():
             raise ValueError(f"{run} is not a training run with a finished epoch: {name} is missing")
     settings = json.loads((run / "run.json").read_text())
-    vocabulary = Vocabulary.load(run / "vocabulary.json")
     config = ModelConfig.from_dict(settings["recipe"]["model"])
-    return CaptionNetwork.load(config, len(vocabulary), run / "best.safetensors"), vocabulary, settings
+    try:
+        lexicon = Lexicon.load(run, config)
+    except FileNotFoundError as e:
+        raise ValueError(f"{run} is not a training run with a finished epoch: {e.filename} is missing") from e
+    return Network.load(config, run / "best.safetensors", **lexicon.sizes), lexicon, settings
 
 
 def photos_in(folder: Path, config: ModelConfig, count: int) -> list[NDArray[np.uint8]]:
@@ -142,20 +165,24 @@ def main() -> int:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        network, vocabulary, settings = network_of_run(args.run)
+        network, lexicon, settings = network_of_run(args.run)
         recipe = settings["recipe"]
         data = args.data or Path(settings["data"])
         search = SearchOptions(**recipe["search"])
         if args.length_power is not None:
             search = SearchOptions(**{**recipe["search"], "length_power": args.length_power})
-        photos = photos_in(data / recipe["train"]["pictures"], network.config, CALIBRATION_PHOTOS)
-        write_bundle(network, vocabulary, args.name or args.run.resolve().name, search, photos, args.out)
+        pictures = (recipe["train"] or recipe["train_questions"])["pictures"]
+        photos = photos_in(data / pictures, network.config, CALIBRATION_PHOTOS)
+        write_bundle(network, lexicon, args.name or args.run.resolve().name, search, photos, args.out)
         if not args.skip_scores:
-            files = recipe["validation"]
-            split = ["--split", files["split"]] if files["split"] else []
-            where = ["--annotations", str(data / files["annotations"]), "--pictures", str(data / files["pictures"])]
             scores = json.loads((args.out / "scores.json").read_text())
-            scores["precisions"] = score_precisions(args.out, [*where, *split])
+            if files := recipe["validation"]:
+                split = ["--split", files["split"]] if files["split"] else []
+                where = ["--annotations", str(data / files["annotations"]), "--pictures", str(data / files["pictures"])]
+                scores["precisions"] = score_precisions(args.out, "captions", [*where, "--no-java", *split])
+            if files := recipe["validation_questions"]:
+                where = _question_flags(files, data)
+                scores["answer_precisions"] = score_precisions(args.out, "answers", where)
             (args.out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
             seal(args.out)
     except (ValueError, ParityError) as e:

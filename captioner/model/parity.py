@@ -1,6 +1,6 @@
 """Torch against onnxruntime on real pictures: same words, same scores, or the export does not finish.
 
-Shapes: B pictures, H x W pixels, P grid cells, C channels, K beams, T steps.
+Shapes: B pictures, H x W pixels, P grid cells, C channels, K beams, T steps, N questions, Q words of a question.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from captioner.config import SearchOptions
 from captioner.engine import Session
 from captioner.model import graphs, search
-from captioner.model.network import CaptionNetwork
+from captioner.model.network import Network
+from captioner.vocabulary import PAD
 
 TOLERANCE = 1e-4
 CASES = tuple(
@@ -27,6 +28,11 @@ CASES = tuple(
     )
 )  # fmt: skip
 """Batch sizes and options that are compared."""
+
+
+ANSWER_TOLERANCE = 1e-5
+QUESTIONS = tuple((batch, longest) for batch in (1, 16) for longest in (1, 2, 8, 30))
+"""Numbers of questions in a run, and of words in the longest, that are compared."""
 
 
 class ParityError(RuntimeError):
@@ -45,8 +51,18 @@ class Difference:
     same_words: bool
 
 
-def compare(network: CaptionNetwork, folder: Path, photos: Sequence[NDArray[np.uint8]]) -> list[Difference]:
-    """Every case with photos uint8 [H, W, 3]; raises ParityError on the first that differs.
+@dataclass(frozen=True)
+class AnswerDifference:
+    """The largest differences of one case."""
+
+    questions: int
+    words: int
+    probabilities: float
+    attention: float
+
+
+def compare(network: Network, folder: Path, photos: Sequence[NDArray[np.uint8]]) -> list[Difference]:
+    """Every case of captions with photos uint8 [H, W, 3]; raises ParityError on the first that differs.
 
     The grids may differ by 1e-4 of their largest value (fused kernels round otherwise); the search is compared on one
     and the same grid, where words must be equal and scores and maps within 1e-4.
@@ -57,7 +73,7 @@ def compare(network: CaptionNetwork, folder: Path, photos: Sequence[NDArray[np.u
 
 @torch.inference_mode()
 def _compare(
-    network: CaptionNetwork,
+    network: Network,
     encoder: Session,
     captioner: Session,
     photos: Sequence[NDArray[np.uint8]],
@@ -87,3 +103,39 @@ def _compare(
     if not (same and all(x <= TOLERANCE for x in (grid, scores, maps))):  # NaN fails too
         raise ParityError(f"onnxruntime and torch differ by more than {TOLERANCE}: {difference}")
     return difference
+
+
+@torch.inference_mode()
+def compare_answers(network: Network, folder: Path, photos: Sequence[NDArray[np.uint8]]) -> list[AnswerDifference]:
+    """Every case of answers with random questions, on one and the same grid; raises ParityError where two differ.
+
+    Probabilities and maps must be within 1e-5.
+    """
+    assert network.answerer is not None
+    config, session = network.answerer.config, Session(folder / graphs.ANSWERER)
+    grid_BPC = network.encoder(torch.from_numpy(np.stack(photos)))
+    random = np.random.default_rng(0)
+    found = []
+    for count, longest in QUESTIONS:
+        words = network.answerer.embed.num_embeddings
+        question_NQ, history_NQ = random.integers(1, words, (2, count, longest))
+        for n in range(1, count):  # lengths from 0 words on
+            question_NQ[n, n % longest :] = history_NQ[n, n * 7 % longest :] = PAD
+        given = {
+            "grid": grid_BPC.numpy(),
+            "question": question_NQ,
+            "picture": random.integers(0, len(grid_BPC), count),
+            "history": history_NQ,
+            "candidates": random.integers(1, words, (5, 3)),
+        }
+        feed = {name: given[name] for name in graphs.answer_inputs(config)}
+        log_probs_NA, *maps_NP = graphs.AnswerGraph(network.answerer)(*map(torch.from_numpy, feed.values()))
+        expected = [log_probs_NA.exp(), *maps_NP]
+        outputs = session.run(graphs.answer_outputs(config), feed)
+        outputs[0] = np.exp(outputs[0])
+        off = [float(np.abs(x - y.numpy()).max()) for x, y in zip(outputs, expected, strict=True)]
+        difference = AnswerDifference(count, longest, off[0], off[1] if len(off) > 1 else 0.0)
+        if not all(x <= ANSWER_TOLERANCE for x in off):  # NaN fails too
+            raise ParityError(f"onnxruntime and torch differ by more than {ANSWER_TOLERANCE}: {difference}")
+        found.append(difference)
+    return found

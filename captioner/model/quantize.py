@@ -1,4 +1,4 @@
-"""Int8 graphs: the decoder's weights, and the encoder's weights and activations, calibrated on photos."""
+"""Int8 graphs: weights and activations of decoders and encoders, calibrated on examples and photos."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ GREY = 114
 """The byte that counts as 0 in an int8 encoder: near the mean of photos' pixels."""
 
 
-def quantize_decoder(source: Path, target: Path) -> None:
-    """Weight matrices to int8 with a scale for each output, activations to uint8 on the fly; in the loop's body too.
+def quantize_decoder(source: Path, target: Path, examples: Sequence[Mapping[str, NDArray[Any]]] = ()) -> None:
+    """Weight matrices to int8 with a scale for each output, activations to uint8; in a loop's body too.
 
-    What is multiplied with a word's vector is multiplied beforehand: a row of the product for each word, in int8 with
-    a scale for each row. Written by hand because onnxruntime's tool misses weights that a loop's body turns first.
+    `examples` are inputs of the graph: from what they lead to each activation gets its scale, once and for all, so
+    that a picture's result does not depend on what else is in its batch. Without any, an activation's scale is that of
+    the whole tensor at hand, and it does. What is multiplied with a word's vector is multiplied beforehand: a row of
+    the product for each word, in int8 with a scale for each row. Written by hand because onnxruntime's tool misses
+    weights that a loop's body turns first.
     """
     import onnx
 
     model = onnx.load(source)
+    ranges = _ranges(model, examples) if examples else {}
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-    bodies = [a.g for node in model.graph.node for a in node.attribute if node.op_type == "Loop" and a.name == "body"]
-    graphs = [*bodies, model.graph]  # bodies first: writing a graph's nodes anew copies what is in them
-    weights = {weight.name: onnx.numpy_helper.to_array(weight) for graph in graphs for weight in graph.initializer}
+    # Bodies first: writing a graph's nodes anew copies what is in them.
+    graphs = [*(body for _, body in _loops(model)), model.graph]
+    weights = _weights(graphs)
     used: set[str] = set()
     for graph in graphs:
-        nodes = _quantize_products(graph, weights)
-        used |= {name for node in nodes for name in node.input} | {output.name for output in graph.output}
-        nodes = [node for node in nodes if node.op_type != "Transpose" or node.output[0] in used]
+        nodes = _quantize_products(graph, weights, ranges)
+        used |= {output.name for output in graph.output}
+        taken = used | {name for node in nodes for name in node.input}
+        nodes = [node for node in nodes if node.op_type != "Transpose" or node.output[0] in taken]
         used |= {name for node in nodes for name in node.input}
         kept = [weight for weight in graph.initializer if weight.name in used]
         lists: list[tuple[Any, list[Any]]] = [(graph.node, nodes), (graph.initializer, kept)]
@@ -44,7 +49,9 @@ def quantize_decoder(source: Path, target: Path) -> None:
     onnx.save(model, target)
 
 
-def _quantize_products(graph: Any, weights: Mapping[str, NDArray[Any]]) -> list[Any]:
+def _quantize_products(
+    graph: Any, weights: Mapping[str, NDArray[Any]], ranges: Mapping[str, tuple[float, float]]
+) -> list[Any]:
     """A graph's nodes with the products with weight matrices replaced, and the bias that is added to them."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -54,7 +61,9 @@ def _quantize_products(graph: Any, weights: Mapping[str, NDArray[Any]]) -> list[
 
     made = {output: node for node in graph.node for output in node.output}
     added = {node.input[0]: node for node in graph.node if node.op_type == "Add" and _vector(node.input[1], weights)}
-    nodes, dropped = [], set()
+    nodes: list[Any] = []
+    dropped: set[str] = set()
+    activations: dict[str, list[str]] = {}
     for node in graph.node:
         out = node.output[0] if node.output else ""
         weight_KN = _weight(node, weights, made)
@@ -67,8 +76,7 @@ def _quantize_products(graph: Any, weights: Mapping[str, NDArray[Any]]) -> list[
         if (sum_ := added.get(out)) is not None:
             bias_N, out = weights[sum_.input[1]], sum_.output[0]
             dropped.add(out)
-        word = made.get(node.input[0])
-        if word is not None and word.op_type == "Gather" and word.input[0] in weights:
+        if (word := _word(node, weights, made)) is not None:
             rows_VN, scale_V1 = _int8(weights[word.input[0]] @ weight_KN + (0 if bias_N is None else bias_N), axis=1)
             rows, scales = add(f"{out}_rows", rows_VN), add(f"{out}_scales", scale_V1)
             nodes += [
@@ -78,11 +86,102 @@ def _quantize_products(graph: Any, weights: Mapping[str, NDArray[Any]]) -> list[
                 helper.make_node("Mul", [f"{out}_cast", f"{out}_scale"], [out]),
             ]
             continue
+        name = node.input[0]
         matrix_KN, scale_1N = _int8(weight_KN, axis=0)
-        inputs = [node.input[0], add(f"{out}_matrix", matrix_KN), add(f"{out}_scales", scale_1N[0]), ""]
-        inputs += [] if bias_N is None else [add(f"{out}_bias", bias_N)]
-        nodes.append(helper.make_node("DynamicQuantizeMatMul", inputs, [out], domain="com.microsoft"))
+        matrix, scales = add(f"{out}_matrix", matrix_KN), add(f"{out}_scales", scale_1N[0])
+        bias = [] if bias_N is None else [add(f"{out}_bias", bias_N)]
+        if not ranges:
+            inputs = [name, matrix, scales, "", *bias]
+            nodes.append(helper.make_node("DynamicQuantizeMatMul", inputs, [out], domain="com.microsoft"))
+            continue
+        if name not in activations:
+            scale, zero = _uint8(*ranges[name])
+            fixed = [
+                add(f"{out}_in_scale", np.array(scale, np.float32)),
+                add(f"{out}_in_zero", np.array(zero, np.uint8)),
+            ]
+            activations[name] = [f"{out}_in", *fixed]
+            nodes.append(helper.make_node("QuantizeLinear", [name, *fixed], [f"{out}_in"]))
+        activation, scale_name, zero_name = activations[name]
+        inputs = [activation, matrix, scale_name, scales, zero_name, "", *bias]
+        nodes.append(helper.make_node("MatMulIntegerToFloat", inputs, [out], domain="com.microsoft"))
     return nodes
+
+
+def _ranges(model: Any, examples: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, tuple[float, float]]:
+    """For each activation that a weight matrix multiplies, the range that serves its values in the examples best.
+
+    A loop's body tells its activations as scan outputs: one more output of the loop for each.
+    """
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    model = type(model).FromString(model.SerializeToString())
+    weights = _weights([*(body for _, body in _loops(model)), model.graph])
+    told: dict[str, str] = {}
+    for loop, graph in [*_loops(model), (None, model.graph)]:
+        made = {output: node for node in graph.node for output in node.output}
+        products = [node for node in graph.node if _weight(node, weights, made) is not None]
+        for name in dict.fromkeys(node.input[0] for node in products if _word(node, weights, made) is None):
+            graph.node.append(helper.make_node("Identity", [name], [f"{name}_seen"]))
+            graph.output.append(helper.make_tensor_value_info(f"{name}_seen", TensorProto.FLOAT, None))
+            told[name] = f"{name}_seen"
+            if loop is not None:
+                told[name] = f"{name}_in_each_step"
+                loop.output.append(told[name])
+                model.graph.output.append(helper.make_tensor_value_info(told[name], TensorProto.FLOAT, None))
+    if not told:
+        return {}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    runs = [session.run(list(told.values()), dict(example)) for example in examples]
+    return {
+        name: _best_range(np.concatenate([values.ravel() for values in seen]))
+        for name, seen in zip(told, zip(*runs, strict=True), strict=True)
+    }
+
+
+def _best_range(values: NDArray[np.float32]) -> tuple[float, float]:
+    """The range with 0 in it whose 256 levels leave the least squared error; the rarest values may lie outside."""
+    if not values.size:
+        raise ValueError(
+            "calibration needs examples that reach every product with a weight matrix, got 0 values of one"
+        )
+    counts, edges = np.histogram(values, bins=4096)
+    middles = (edges[1:] + edges[:-1]) / 2
+    low, high = min(edges[0], 0.0), max(edges[-1], 0.0)
+
+    def error(ends: tuple[float, float]) -> float:
+        scale, zero = _uint8(*ends)
+        rounded = (np.clip(np.rint(middles / scale) + zero, 0, 255) - zero) * scale
+        return float(counts @ (rounded - middles) ** 2)
+
+    shares = np.linspace(0.1, 1, 46)
+    return min(((float(low * a), float(high * b)) for a in shares for b in shares), key=error)
+
+
+def _uint8(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point that spread 0 to 255 over a range with 0 in it."""
+    scale = max(high - low, 1e-12) / 255
+    return scale, round(-low / scale)
+
+
+def _loops(model: Any) -> list[tuple[Any, Any]]:
+    """The loops of the main graph, each with its body."""
+    return [
+        (node, a.g) for node in model.graph.node for a in node.attribute if node.op_type == "Loop" and a.name == "body"
+    ]
+
+
+def _weights(graphs: Sequence[Any]) -> dict[str, NDArray[Any]]:
+    from onnx import numpy_helper
+
+    return {weight.name: numpy_helper.to_array(weight) for graph in graphs for weight in graph.initializer}
+
+
+def _word(node: Any, weights: Mapping[str, NDArray[Any]], made: Mapping[str, Any]) -> Any | None:
+    """The node that looks up the word's vector which a product takes, if it takes one."""
+    before = made.get(node.input[0])
+    return before if before is not None and before.op_type == "Gather" and before.input[0] in weights else None
 
 
 def _weight(node: Any, weights: Mapping[str, NDArray[Any]], made: Mapping[str, Any]) -> NDArray[Any] | None:

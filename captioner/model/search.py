@@ -13,7 +13,6 @@ X = 2 + P what is kept of each step: the word, its log-probability, where was lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from captioner.model.decoder import Decoder
+from captioner.model.loops import while_loop
 from captioner.vocabulary import END, PAD, START, UNKNOWN
 
 NEVER = -1e9
@@ -128,7 +128,7 @@ class BeamSearch(nn.Module):
         t = torch.zeros((), dtype=torch.long, device=grid_BPC.device)
         scores_BK = log_probs_BK1.squeeze(2) * 1
         carried = (t, log_probs_BK1, scores_BK, words_BK1 < START, words_BK1, state_BKS, history_NTX)
-        _, log_probs_BK1, scores_BK, _, _, _, history_NTX = _loop()(more, extend, carried)
+        _, log_probs_BK1, scores_BK, _, _, _, history_NTX = while_loop()(more, extend, carried)
         history_BKTX = history_NTX.reshape(*scores_BK.shape, *history_NTX.shape[1:])
         words_BKT, each_BKT = history_BKTX[..., 0].long(), history_BKTX[..., 1]
         return Found(words_BKT, each_BKT, log_probs_BK1.squeeze(2), scores_BK, history_BKTX[..., 2:])
@@ -139,20 +139,3 @@ def inputs(beam_size: int, max_words: int, length_power: float = 0.0, wanted: in
     first_K = torch.full((beam_size,), NEVER)
     first_K[0] = 0.0
     return first_K, torch.arange(max_words), torch.tensor(float(length_power)), torch.tensor(wanted)
-
-
-def _loop() -> Callable[..., tuple[Tensor, ...]]:
-    """torch's own loop where it is being exported; a plain one in eager mode, where torch's would compile first."""
-    if torch.compiler.is_exporting():
-        from torch._higher_order_ops.while_loop import while_loop
-
-        return while_loop
-    return _eager_loop
-
-
-def _eager_loop(
-    more: Callable[..., Tensor], body: Callable[..., tuple[Tensor, ...]], carried: tuple[Tensor, ...]
-) -> tuple[Tensor, ...]:
-    while bool(more(*carried)):
-        carried = body(*carried)
-    return carried

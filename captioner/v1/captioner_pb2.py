@@ -22,38 +22,63 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63\x61ptioner/v1/captioner.proto\x12\x0c\x63\x61ptioner.v1\x1a\x1egoogle/protobuf/duration.proto\"\xea\x01\n\x13\x43\x61ptionImageRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\tbeam_size\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_words\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\x08\x63\x61ptions\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x19\n\x0clength_power\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x11include_attention\x18\x07 \x01(\x08\x42\x0c\n\n_beam_sizeB\x0c\n\n_max_wordsB\x0b\n\t_captionsB\x0f\n\r_length_power\"\x9c\x01\n\x14\x43\x61ptionImageResponse\x12\'\n\x08\x63\x61ptions\x18\x01 \x03(\x0b\x32\x15.captioner.v1.Caption\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x35\n\x0fstage_durations\x18\x04 \x01(\x0b\x32\x1c.captioner.v1.StageDurations\"[\n\x07\x43\x61ption\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08log_prob\x18\x02 \x01(\x01\x12\r\n\x05score\x18\x03 \x01(\x01\x12!\n\x05words\x18\x04 \x03(\x0b\x32\x12.captioner.v1.Word\"U\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08log_prob\x18\x02 \x01(\x01\x12-\n\tattention\x18\x03 \x01(\x0b\x32\x1a.captioner.v1.AttentionMap\">\n\x0c\x41ttentionMap\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\x12\x0f\n\x07weights\x18\x03 \x03(\x02\"\x91\x01\n\x0eStageDurations\x12)\n\x06\x64\x65\x63ode\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06search\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.captioner.v1.Model\"\x96\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\x05\x12\x15\n\rhas_attention\x18\x06 \x01(\x08\x12\x34\n\x0fsearch_defaults\x18\x07 \x01(\x0b\x32\x1b.captioner.v1.SearchOptions\x12\x32\n\rsearch_maxima\x18\x08 \x01(\x0b\x32\x1b.captioner.v1.SearchOptions\x12/\n\x0cimage_limits\x18\t \x01(\x0b\x32\x19.captioner.v1.ImageLimits\"]\n\rSearchOptions\x12\x11\n\tbeam_size\x18\x01 \x01(\x05\x12\x11\n\tmax_words\x18\x02 \x01(\x05\x12\x10\n\x08\x63\x61ptions\x18\x03 \x01(\x05\x12\x14\n\x0clength_power\x18\x04 \x01(\x01\"l\n\x0bImageLimits\x12\x11\n\tmax_bytes\x18\x01 \x01(\x03\x12\x12\n\nmax_pixels\x18\x02 \x01(\x03\x12\x10\n\x08min_side\x18\x03 \x01(\x05\x12\x10\n\x08max_side\x18\x04 \x01(\x05\x12\x12\n\nmax_aspect\x18\x05 \x01(\x01\x32\xb2\x01\n\x0e\x43\x61ptionService\x12U\n\x0c\x43\x61ptionImage\x12!.captioner.v1.CaptionImageRequest\x1a\".captioner.v1.CaptionImageResponse\x12I\n\x08GetModel\x12\x1d.captioner.v1.GetModelRequest\x1a\x1e.captioner.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x63\x61ptioner/v1/captioner.proto\x12\x0c\x63\x61ptioner.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\"\xea\x01\n\x13\x43\x61ptionImageRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\tbeam_size\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_words\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x15\n\x08\x63\x61ptions\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12\x19\n\x0clength_power\x18\x06 \x01(\x01H\x03\x88\x01\x01\x12\x19\n\x11include_attention\x18\x07 \x01(\x08\x42\x0c\n\n_beam_sizeB\x0c\n\n_max_wordsB\x0b\n\t_captionsB\x0f\n\r_length_power\"\x9c\x01\n\x14\x43\x61ptionImageResponse\x12\'\n\x08\x63\x61ptions\x18\x01 \x03(\x0b\x32\x15.captioner.v1.Caption\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x35\n\x0fstage_durations\x18\x04 \x01(\x0b\x32\x1c.captioner.v1.StageDurations\"[\n\x07\x43\x61ption\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08log_prob\x18\x02 \x01(\x01\x12\r\n\x05score\x18\x03 \x01(\x01\x12!\n\x05words\x18\x04 \x03(\x0b\x32\x12.captioner.v1.Word\"U\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08log_prob\x18\x02 \x01(\x01\x12-\n\tattention\x18\x03 \x01(\x0b\x32\x1a.captioner.v1.AttentionMap\">\n\x0c\x41ttentionMap\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\x12\x0f\n\x07weights\x18\x03 \x03(\x02\"\xbb\x01\n\x0eStageDurations\x12)\n\x06\x64\x65\x63ode\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x65ncode\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06search\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb9\x01\n\x15\x41nswerQuestionRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\x12\x10\n\x03top\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\'\n\x07history\x18\x05 \x03(\x0b\x32\x16.captioner.v1.Exchange\x12\x12\n\ncandidates\x18\x06 \x03(\t\x12\x19\n\x11include_attention\x18\x07 \x01(\x08\x42\x06\n\x04_top\",\n\x08\x45xchange\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\"\xfe\x01\n\x16\x41nswerQuestionResponse\x12%\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x14.captioner.v1.Answer\x12\x15\n\runknown_words\x18\x02 \x03(\t\x12\x1a\n\x12unknown_candidates\x18\x03 \x03(\t\x12-\n\tattention\x18\x04 \x01(\x0b\x32\x1a.captioner.v1.AttentionMap\x12\r\n\x05model\x18\x05 \x01(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x35\n\x0fstage_durations\x18\x07 \x01(\x0b\x32\x1c.captioner.v1.StageDurations\"+\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\\\n\x1aStreamCaptionImagesRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x32\n\x07request\x18\x02 \x01(\x0b\x32!.captioner.v1.CaptionImageRequest\"\x99\x01\n\x1bStreamCaptionImagesResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x36\n\x08response\x18\x02 \x01(\x0b\x32\".captioner.v1.CaptionImageResponseH\x00\x12+\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1a.captioner.v1.PictureErrorH\x00\x42\t\n\x07outcome\"T\n\x0cPictureError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"\xbe\x01\n\x14\x44rawAttentionRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x16\n\tbeam_size\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tmax_words\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0clength_power\x18\x05 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08question\x18\x06 \x01(\tB\x0c\n\n_beam_sizeB\x0c\n\n_max_wordsB\x0f\n\r_length_power\"\xde\x01\n\x15\x44rawAttentionResponse\x12\x0b\n\x03png\x18\x01 \x01(\x0c\x12(\n\x07\x63\x61ption\x18\x02 \x01(\x0b\x32\x15.captioner.v1.CaptionH\x00\x12&\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x14.captioner.v1.AnswerH\x00\x12\r\n\x05model\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x35\n\x0fstage_durations\x18\x06 \x01(\x0b\x32\x1c.captioner.v1.StageDurationsB\t\n\x07subject\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"6\n\x10GetModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.captioner.v1.Model\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.captioner.v1.Model\"\xce\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\x05\x12\x15\n\rhas_attention\x18\x06 \x01(\x08\x12\x34\n\x0fsearch_defaults\x18\x07 \x01(\x0b\x32\x1b.captioner.v1.SearchOptions\x12\x32\n\rsearch_maxima\x18\x08 \x01(\x0b\x32\x1b.captioner.v1.SearchOptions\x12/\n\x0cimage_limits\x18\t \x01(\x0b\x32\x19.captioner.v1.ImageLimits\x12\x17\n\x0fwrites_captions\x18\n \x01(\x08\x12\x19\n\x11\x61nswers_questions\x18\x0b \x01(\x08\x12\x14\n\x0c\x61nswer_count\x18\x0c \x01(\x05\x12\x1c\n\x14has_answer_attention\x18\r \x01(\x08\x12\x17\n\x0f\x61\x63\x63\x65pts_history\x18\x0e \x01(\x08\x12\x35\n\x0fquestion_limits\x18\x0f \x01(\x0b\x32\x1c.captioner.v1.QuestionLimits\"y\n\x0eQuestionLimits\x12\x16\n\x0emax_characters\x18\x01 \x01(\x05\x12\x11\n\tmax_words\x18\x02 \x01(\x05\x12\x16\n\x0emax_candidates\x18\x03 \x01(\x05\x12\x13\n\x0bmax_history\x18\x04 \x01(\x05\x12\x0f\n\x07max_top\x18\x05 \x01(\x05\"]\n\rSearchOptions\x12\x11\n\tbeam_size\x18\x01 \x01(\x05\x12\x11\n\tmax_words\x18\x02 \x01(\x05\x12\x10\n\x08\x63\x61ptions\x18\x03 \x01(\x05\x12\x14\n\x0clength_power\x18\x04 \x01(\x01\"l\n\x0bImageLimits\x12\x11\n\tmax_bytes\x18\x01 \x01(\x03\x12\x12\n\nmax_pixels\x18\x02 \x01(\x03\x12\x10\n\x08min_side\x18\x03 \x01(\x05\x12\x10\n\x08max_side\x18\x04 \x01(\x05\x12\x12\n\nmax_aspect\x18\x05 \x01(\x01\x32\xaa\x04\n\x0e\x43\x61ptionService\x12U\n\x0c\x43\x61ptionImage\x12!.captioner.v1.CaptionImageRequest\x1a\".captioner.v1.CaptionImageResponse\x12[\n\x0e\x41nswerQuestion\x12#.captioner.v1.AnswerQuestionRequest\x1a$.captioner.v1.AnswerQuestionResponse\x12n\n\x13StreamCaptionImages\x12(.captioner.v1.StreamCaptionImagesRequest\x1a).captioner.v1.StreamCaptionImagesResponse(\x01\x30\x01\x12X\n\rDrawAttention\x12\".captioner.v1.DrawAttentionRequest\x1a#.captioner.v1.DrawAttentionResponse\x12I\n\x08GetModel\x12\x1d.captioner.v1.GetModelRequest\x1a\x1e.captioner.v1.GetModelResponse\x12O\n\nListModels\x12\x1f.captioner.v1.ListModelsRequest\x1a .captioner.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'captioner.v1.captioner_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAPTIONIMAGEREQUEST']._serialized_start=79
-  _globals['_CAPTIONIMAGEREQUEST']._serialized_end=313
-  _globals['_CAPTIONIMAGERESPONSE']._serialized_start=316
-  _globals['_CAPTIONIMAGERESPONSE']._serialized_end=472
-  _globals['_CAPTION']._serialized_start=474
-  _globals['_CAPTION']._serialized_end=565
-  _globals['_WORD']._serialized_start=567
-  _globals['_WORD']._serialized_end=652
-  _globals['_ATTENTIONMAP']._serialized_start=654
-  _globals['_ATTENTIONMAP']._serialized_end=716
-  _globals['_STAGEDURATIONS']._serialized_start=719
-  _globals['_STAGEDURATIONS']._serialized_end=864
-  _globals['_GETMODELREQUEST']._serialized_start=866
-  _globals['_GETMODELREQUEST']._serialized_end=898
-  _globals['_GETMODELRESPONSE']._serialized_start=900
-  _globals['_GETMODELRESPONSE']._serialized_end=954
-  _globals['_MODEL']._serialized_start=957
-  _globals['_MODEL']._serialized_end=1235
-  _globals['_SEARCHOPTIONS']._serialized_start=1237
-  _globals['_SEARCHOPTIONS']._serialized_end=1330
-  _globals['_IMAGELIMITS']._serialized_start=1332
-  _globals['_IMAGELIMITS']._serialized_end=1440
-  _globals['_CAPTIONSERVICE']._serialized_start=1443
-  _globals['_CAPTIONSERVICE']._serialized_end=1621
+  _globals['_CAPTIONIMAGEREQUEST']._serialized_start=106
+  _globals['_CAPTIONIMAGEREQUEST']._serialized_end=340
+  _globals['_CAPTIONIMAGERESPONSE']._serialized_start=343
+  _globals['_CAPTIONIMAGERESPONSE']._serialized_end=499
+  _globals['_CAPTION']._serialized_start=501
+  _globals['_CAPTION']._serialized_end=592
+  _globals['_WORD']._serialized_start=594
+  _globals['_WORD']._serialized_end=679
+  _globals['_ATTENTIONMAP']._serialized_start=681
+  _globals['_ATTENTIONMAP']._serialized_end=743
+  _globals['_STAGEDURATIONS']._serialized_start=746
+  _globals['_STAGEDURATIONS']._serialized_end=933
+  _globals['_ANSWERQUESTIONREQUEST']._serialized_start=936
+  _globals['_ANSWERQUESTIONREQUEST']._serialized_end=1121
+  _globals['_EXCHANGE']._serialized_start=1123
+  _globals['_EXCHANGE']._serialized_end=1167
+  _globals['_ANSWERQUESTIONRESPONSE']._serialized_start=1170
+  _globals['_ANSWERQUESTIONRESPONSE']._serialized_end=1424
+  _globals['_ANSWER']._serialized_start=1426
+  _globals['_ANSWER']._serialized_end=1469
+  _globals['_STREAMCAPTIONIMAGESREQUEST']._serialized_start=1471
+  _globals['_STREAMCAPTIONIMAGESREQUEST']._serialized_end=1563
+  _globals['_STREAMCAPTIONIMAGESRESPONSE']._serialized_start=1566
+  _globals['_STREAMCAPTIONIMAGESRESPONSE']._serialized_end=1719
+  _globals['_PICTUREERROR']._serialized_start=1721
+  _globals['_PICTUREERROR']._serialized_end=1805
+  _globals['_DRAWATTENTIONREQUEST']._serialized_start=1808
+  _globals['_DRAWATTENTIONREQUEST']._serialized_end=1998
+  _globals['_DRAWATTENTIONRESPONSE']._serialized_start=2001
+  _globals['_DRAWATTENTIONRESPONSE']._serialized_end=2223
+  _globals['_GETMODELREQUEST']._serialized_start=2225
+  _globals['_GETMODELREQUEST']._serialized_end=2257
+  _globals['_GETMODELRESPONSE']._serialized_start=2259
+  _globals['_GETMODELRESPONSE']._serialized_end=2313
+  _globals['_LISTMODELSREQUEST']._serialized_start=2315
+  _globals['_LISTMODELSREQUEST']._serialized_end=2334
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2336
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2393
+  _globals['_MODEL']._serialized_start=2396
+  _globals['_MODEL']._serialized_end=2858
+  _globals['_QUESTIONLIMITS']._serialized_start=2860
+  _globals['_QUESTIONLIMITS']._serialized_end=2981
+  _globals['_SEARCHOPTIONS']._serialized_start=2983
+  _globals['_SEARCHOPTIONS']._serialized_end=3076
+  _globals['_IMAGELIMITS']._serialized_start=3078
+  _globals['_IMAGELIMITS']._serialized_end=3186
+  _globals['_CAPTIONSERVICE']._serialized_start=3189
+  _globals['_CAPTIONSERVICE']._serialized_end=3743
 # @@protoc_insertion_point(module_scope)

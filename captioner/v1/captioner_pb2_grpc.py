@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CaptionServiceStub(object):
-    """Writes captions for pictures.
+    """Writes captions for pictures and answers questions about them.
 
     Ready when `grpc.health.v1.Health` answers SERVING for "captioner.v1.CaptionService".
     """
@@ -42,15 +42,35 @@ class CaptionServiceStub(object):
                 request_serializer=captioner_dot_v1_dot_captioner__pb2.CaptionImageRequest.SerializeToString,
                 response_deserializer=captioner_dot_v1_dot_captioner__pb2.CaptionImageResponse.FromString,
                 _registered_method=True)
+        self.AnswerQuestion = channel.unary_unary(
+                '/captioner.v1.CaptionService/AnswerQuestion',
+                request_serializer=captioner_dot_v1_dot_captioner__pb2.AnswerQuestionRequest.SerializeToString,
+                response_deserializer=captioner_dot_v1_dot_captioner__pb2.AnswerQuestionResponse.FromString,
+                _registered_method=True)
+        self.StreamCaptionImages = channel.stream_stream(
+                '/captioner.v1.CaptionService/StreamCaptionImages',
+                request_serializer=captioner_dot_v1_dot_captioner__pb2.StreamCaptionImagesRequest.SerializeToString,
+                response_deserializer=captioner_dot_v1_dot_captioner__pb2.StreamCaptionImagesResponse.FromString,
+                _registered_method=True)
+        self.DrawAttention = channel.unary_unary(
+                '/captioner.v1.CaptionService/DrawAttention',
+                request_serializer=captioner_dot_v1_dot_captioner__pb2.DrawAttentionRequest.SerializeToString,
+                response_deserializer=captioner_dot_v1_dot_captioner__pb2.DrawAttentionResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/captioner.v1.CaptionService/GetModel',
                 request_serializer=captioner_dot_v1_dot_captioner__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=captioner_dot_v1_dot_captioner__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/captioner.v1.CaptionService/ListModels',
+                request_serializer=captioner_dot_v1_dot_captioner__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=captioner_dot_v1_dot_captioner__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class CaptionServiceServicer(object):
-    """Writes captions for pictures.
+    """Writes captions for pictures and answers questions about them.
 
     Ready when `grpc.health.v1.Health` answers SERVING for "captioner.v1.CaptionService".
     """
@@ -64,9 +84,44 @@ class CaptionServiceServicer(object):
         HEIC_UNSUPPORTED, CORRUPT_IMAGE.
         - INVALID_ARGUMENT, OPTION_OUT_OF_RANGE and a `BadRequest` that names every bad field, if an option is out of its
         range.
-        - FAILED_PRECONDITION, ATTENTION_UNAVAILABLE, if attention is asked of a model that has none.
+        - FAILED_PRECONDITION, CAPTIONS_UNAVAILABLE, if the model only answers questions, or ATTENTION_UNAVAILABLE, if
+        attention is asked of a model that has none.
         - NOT_FOUND, UNKNOWN_MODEL, if the named model is not served here.
         - RESOURCE_EXHAUSTED, QUEUE_FULL and a `RetryInfo`, if too many pictures are waiting.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnswerQuestion(self, request, context):
+        """Answers a question about one picture, the most probable answer first. Further questions about the same picture are
+        cheap: the server remembers what it saw in the last pictures.
+
+        Fails as `CaptionImage` does, and with
+        - INVALID_ARGUMENT and a `BadRequest` that names the field: EMPTY_QUESTION, QUESTION_TOO_LONG,
+        TOO_MANY_CANDIDATES, BAD_CANDIDATE, HISTORY_TOO_LONG. `QuestionLimits` has the limits.
+        - FAILED_PRECONDITION, ANSWERS_UNAVAILABLE, if the model only writes captions, or HISTORY_UNAVAILABLE, if it was
+        not trained on dialogs and a history is given.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamCaptionImages(self, request_iterator, context):
+        """Writes captions for many pictures over one connection. Each request gets one response with its id, as soon as it is
+        done: not in the order of the requests. A picture that fails does so alone, in `error`. The server reads ahead by
+        at most 16 pictures.
+
+        The stream itself fails only where no single picture is at fault, as when the server shuts down.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrawAttention(self, request, context):
+        """Draws where the model looked: for each word of the best caption, or for the best answer to a question.
+
+        Fails as `CaptionImage` and `AnswerQuestion` do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -81,6 +136,13 @@ class CaptionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Describes every model that is served, the default one first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CaptionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -89,10 +151,30 @@ def add_CaptionServiceServicer_to_server(servicer, server):
                     request_deserializer=captioner_dot_v1_dot_captioner__pb2.CaptionImageRequest.FromString,
                     response_serializer=captioner_dot_v1_dot_captioner__pb2.CaptionImageResponse.SerializeToString,
             ),
+            'AnswerQuestion': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerQuestion,
+                    request_deserializer=captioner_dot_v1_dot_captioner__pb2.AnswerQuestionRequest.FromString,
+                    response_serializer=captioner_dot_v1_dot_captioner__pb2.AnswerQuestionResponse.SerializeToString,
+            ),
+            'StreamCaptionImages': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamCaptionImages,
+                    request_deserializer=captioner_dot_v1_dot_captioner__pb2.StreamCaptionImagesRequest.FromString,
+                    response_serializer=captioner_dot_v1_dot_captioner__pb2.StreamCaptionImagesResponse.SerializeToString,
+            ),
+            'DrawAttention': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrawAttention,
+                    request_deserializer=captioner_dot_v1_dot_captioner__pb2.DrawAttentionRequest.FromString,
+                    response_serializer=captioner_dot_v1_dot_captioner__pb2.DrawAttentionResponse.SerializeToString,
+            ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=captioner_dot_v1_dot_captioner__pb2.GetModelRequest.FromString,
                     response_serializer=captioner_dot_v1_dot_captioner__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=captioner_dot_v1_dot_captioner__pb2.ListModelsRequest.FromString,
+                    response_serializer=captioner_dot_v1_dot_captioner__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -103,7 +185,7 @@ def add_CaptionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CaptionService(object):
-    """Writes captions for pictures.
+    """Writes captions for pictures and answers questions about them.
 
     Ready when `grpc.health.v1.Health` answers SERVING for "captioner.v1.CaptionService".
     """
@@ -136,6 +218,87 @@ class CaptionService(object):
             _registered_method=True)
 
     @staticmethod
+    def AnswerQuestion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/captioner.v1.CaptionService/AnswerQuestion',
+            captioner_dot_v1_dot_captioner__pb2.AnswerQuestionRequest.SerializeToString,
+            captioner_dot_v1_dot_captioner__pb2.AnswerQuestionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamCaptionImages(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/captioner.v1.CaptionService/StreamCaptionImages',
+            captioner_dot_v1_dot_captioner__pb2.StreamCaptionImagesRequest.SerializeToString,
+            captioner_dot_v1_dot_captioner__pb2.StreamCaptionImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrawAttention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/captioner.v1.CaptionService/DrawAttention',
+            captioner_dot_v1_dot_captioner__pb2.DrawAttentionRequest.SerializeToString,
+            captioner_dot_v1_dot_captioner__pb2.DrawAttentionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetModel(request,
             target,
             options=(),
@@ -152,6 +315,33 @@ class CaptionService(object):
             '/captioner.v1.CaptionService/GetModel',
             captioner_dot_v1_dot_captioner__pb2.GetModelRequest.SerializeToString,
             captioner_dot_v1_dot_captioner__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/captioner.v1.CaptionService/ListModels',
+            captioner_dot_v1_dot_captioner__pb2.ListModelsRequest.SerializeToString,
+            captioner_dot_v1_dot_captioner__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
