@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORDS = """a the man woman dog cat ball red blue green big small runs sits jumps plays on in with and grass water
 's""".split()  # noqa: SIM905
 QUESTION_WORDS = "what is the on in colour how many are where there red dog cat yes no".split()  # noqa: SIM905
+QUESTIONS = ["what is the colour", "how many dog are there", "is there red on the cat"]
 ANSWERS = ("yes", "no", "red", "blue", "dog", "2", "grass")
 TINY_WORDS = Lexicon(Vocabulary([*MARKS, *WORDS]), Vocabulary([*MARKS, *QUESTION_WORDS]), ANSWERS)
 TINY_ANSWERER = AnswererConfig(embed_size=12, hidden_size=16, fusion_size=16, attention_size=8)
@@ -79,7 +80,7 @@ def _bundle(name: str, config: ModelConfig) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent) as unfinished:
             made = Path(unfinished) / "bundle"
-            write_bundle(tiny_network(config), TINY_WORDS, "tiny", search, tiny_photos(), made)
+            write_bundle(tiny_network(config), TINY_WORDS, "tiny", search, tiny_photos(), made, QUESTIONS)
             made.rename(folder)
     return folder
 

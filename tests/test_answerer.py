@@ -124,7 +124,7 @@ def test_the_history_is_read_where_it_should_be(kind):
 
 
 def test_settings_refuse_nonsense():
-    with pytest.raises(ValueError, match="kind must be one of product, .* got 'sum'"):
+    with pytest.raises(ValueError, match=r"kind must be one of product, .* got 'sum'"):
         AnswererConfig(kind="sum")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="hops must be at least 1, got 0"):
         AnswererConfig(hops=0)

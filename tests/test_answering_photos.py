@@ -7,7 +7,6 @@ import pytest
 
 from captioner import BundleError, Captioner
 from captioner.query import BadQuestion, Query
-from captioner.tokens import tokenize
 from tests.conftest import ANSWERS, tiny_photos
 
 QUESTIONS = ["what is the colour", "how many dog are there", "where is the cat on the red", "is"]
@@ -34,10 +33,8 @@ def test_answers_are_ranked_and_sum_to_one(answering):
 
 
 def test_unknown_words_are_reported_once_and_in_order(answering):
-    answered = answering.answer(tiny_photos()[0], "Is the zebra 🦓 on the Zebra's <unk> dog?")
-    assert answered.unknown_words == tuple(
-        dict.fromkeys(word for word in tokenize("zebra 🦓 's <unk>") if word not in ("<", ">"))
-    ) or set(answered.unknown_words) >= {"zebra", "🦓"}
+    answered = answering.answer(tiny_photos()[0], "Is the zebra 🦓 on the Zebra's unk dog?")
+    assert answered.unknown_words == ("zebra", "🦓", "'s", "unk")
     assert "dog" not in answered.unknown_words
     assert answering.answer(tiny_photos()[0], "is the dog").unknown_words == ()
 
@@ -72,7 +69,7 @@ def test_a_second_question_does_not_look_again(tiny_bundle_answers, monkeypatch,
     captioner = Captioner.load(tiny_bundle_answers, precision="fp32", threads=1)
     looks = []
     encode = captioner.encode
-    monkeypatch.setattr(captioner, "encode", lambda pixels, stop=None: looks.append(len(pixels)) or encode(pixels, stop))
+    monkeypatch.setattr(captioner, "encode", lambda pixels: looks.append(len(pixels)) or encode(pixels))
     photo = tiny_photos()[0]
     first = captioner.answer(photo, QUESTIONS[0])
     captioner.answer(photo, QUESTIONS[1])
@@ -101,7 +98,7 @@ def test_what_a_bundle_cannot_do_is_said(answering, tiny_bundle):
     with pytest.raises(BadQuestion, match="not trained on dialogs") as refused:
         answering.answer(tiny_photos()[0], "what?", history=[("is it red", "no")])
     assert refused.value.reason == "HISTORY_UNAVAILABLE"
+    grid_BPC = answering.look(tiny_photos()[:1])
     with pytest.raises(ValueError, match="same candidates"):
-        grid_BPC = answering.look(tiny_photos()[:1])
         answering.answer_batch(grid_BPC, [Query("what", candidates=("red",)), Query("what")], [0, 0])
     assert answering.answer_batch(grid_BPC, [], []) == []

@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import asdict, replace
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 from captioner import Bundle, Captioner
-from captioner.config import ModelConfig, SearchOptions
+from captioner.config import AnswererKind, ModelConfig, SearchOptions
 from captioner.engine import Session
 from captioner.model import export, graphs, parity
 from captioner.model.decoder import Decoder
@@ -25,7 +26,7 @@ from captioner.model.network import Network
 from captioner.model.quantize import quantize_encoder
 from captioner.model.search import NEVER, BeamSearch, inputs
 from captioner.vocabulary import END
-from tests.conftest import TINY, TINY_WORDS, WORDS, tiny_network, tiny_photos
+from tests.conftest import TINY, TINY_ANSWERER, TINY_WORDS, WORDS, tiny_network, tiny_photos
 
 CASES = [
     (batch, SearchOptions(k, steps, wanted, power))
@@ -212,3 +213,21 @@ def test_photos_for_calibration(tmp_path):
     photos = export.photos_in(tmp_path, TINY, 3)
     assert [photo.shape for photo in photos] == [(64, 64, 3)] * 3
     assert [int(photo[0, 0, 0]) for photo in photos] == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"kind": kind} for kind in get_args(AnswererKind)] + [{"kind": "attention", "history": True, "hops": 3}],
+)
+def test_every_answerer_equals_torch(settings, tmp_path):
+    answerer = replace(TINY_ANSWERER, **settings)
+    network = tiny_network(replace(TINY, captions=False, answerer=answerer))
+    graphs.write_answerer(network, tmp_path / graphs.ANSWERER)
+    differences = parity.compare_answers(network, tmp_path, tiny_photos(3))
+    assert {(d.questions, d.words) for d in differences} == set(parity.QUESTIONS)
+    assert all(d.probabilities <= 1e-5 and d.attention <= 1e-5 for d in differences)
+    with torch.no_grad():
+        for parameter in network.answerer.fuse.parameters():
+            parameter += 0.05
+    with pytest.raises(parity.ParityError, match="differ by more than 1e-05"):
+        parity.compare_answers(network, tmp_path, tiny_photos(3))

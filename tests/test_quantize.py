@@ -4,9 +4,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from captioner.model.quantize import _int8, quantize_decoder, quantize_encoder
+from captioner.engine import Session
+from captioner.model.quantize import _best_range, _int8, _uint8, quantize_decoder, quantize_encoder
+from captioner.model.search import inputs as search_inputs
+from captioner.vocabulary import PAD
+from tests.conftest import tiny_photos
 
 V, E, N = 20, 16, 12
 
@@ -23,6 +29,26 @@ def test_a_slice_of_zeros_stays_zero():
     rows, scale = _int8(np.zeros((2, 3), np.float32), axis=1)
     assert not rows.any()
     assert np.isfinite(scale).all()
+
+
+def test_an_activation_scale_on_paper():
+    assert _uint8(0.0, 2.55) == (pytest.approx(0.01), 0)
+    assert _uint8(-1.0, 1.55) == (pytest.approx(0.01), 100)
+    scale, zero = _uint8(0.0, 0.0)
+    assert scale > 0
+    assert zero == 0
+
+
+def test_a_range_has_zero_in_it_and_cuts_off_what_is_too_rare():
+    assert _best_range(np.linspace(1, 2, 1000, dtype=np.float32)) == (0.0, pytest.approx(2.0, rel=0.03))
+    low, high = _best_range(np.append(np.linspace(-1, 1, 1_000_000), 10).astype(np.float32))
+    assert low == pytest.approx(-1, rel=0.03)
+    assert 3 < high < 5  # cut at c costs (10 - c)^2 / 10^6 + ((1 + c) / 255)^2 / 12, the least near 4
+
+
+def test_calibration_needs_values():
+    with pytest.raises(ValueError, match="got 0 values"):
+        _best_range(np.zeros(0, np.float32))
 
 
 def run(path, **inputs):
@@ -50,12 +76,47 @@ def test_a_product_with_a_matrix_and_its_bias(tmp_path, turned):
         nodes.insert(0, helper.make_node("Transpose", ["w"], ["m"]))
     given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", E])]
     source = save(tmp_path / "a.onnx", nodes, given, b=BIAS, **({"w": MATRIX.T.copy()} if turned else {"m": MATRIX}))
-    quantize_decoder(source, tmp_path / "b.onnx")
-    kinds = [node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node]
-    assert kinds == ["DynamicQuantizeMatMul"]
     x = RANDOM.normal(size=(5, E)).astype(np.float32)
+    quantize_decoder(source, tmp_path / "b.onnx", [{"x": x}])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node]
+    assert kinds == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    assert all(
+        w.data_type != TensorProto.FLOAT or len(w.dims) == 1 for w in onnx.load(tmp_path / "b.onnx").graph.initializer
+    )
     np.testing.assert_allclose(run(tmp_path / "b.onnx", x=x), x @ MATRIX + BIAS, atol=0.15)
     assert np.abs(run(tmp_path / "b.onnx", x=x) - x @ MATRIX - BIAS).mean() < 0.05
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_with_examples_a_row_does_not_depend_on_the_others(tmp_path, bias):
+    nodes = [helper.make_node("MatMul", ["x", "m"], ["p" if bias else "y"])]
+    nodes += [helper.make_node("Add", ["p", "b"], ["y"])] if bias else []
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", E])]
+    source = save(tmp_path / "a.onnx", nodes, given, m=MATRIX, **({"b": BIAS} if bias else {}))
+    seen = RANDOM.normal(size=(100, E)).astype(np.float32)
+    quantize_decoder(source, tmp_path / "b.onnx", [{"x": seen[:50]}, {"x": seen[50:]}])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node]
+    assert kinds == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    true, x = seen @ MATRIX + (BIAS if bias else 0), seen.copy()
+    assert np.abs(run(tmp_path / "b.onnx", x=x) - true).mean() < 0.05
+    alone = run(tmp_path / "b.onnx", x=x[:1])
+    x[1:] *= 1000
+    np.testing.assert_array_equal(run(tmp_path / "b.onnx", x=x)[:1], alone)
+
+
+def test_an_activation_that_several_matrices_multiply_is_rounded_once(tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["x", "m"], ["p"]),
+        helper.make_node("MatMul", ["x", "n"], ["q"]),
+        helper.make_node("Sub", ["p", "q"], ["y"]),
+    ]
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", E])]
+    source = save(tmp_path / "a.onnx", nodes, given, m=MATRIX, n=2 * MATRIX)
+    x = RANDOM.normal(size=(5, E)).astype(np.float32)
+    quantize_decoder(source, tmp_path / "b.onnx", [{"x": x}])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node]
+    assert kinds.count("QuantizeLinear") == 1
+    assert np.abs(run(tmp_path / "b.onnx", x=x) + x @ MATRIX).mean() < 0.1
 
 
 def test_the_product_with_a_word_is_a_row_of_a_table(tmp_path):
@@ -66,7 +127,7 @@ def test_the_product_with_a_word_is_a_row_of_a_table(tmp_path):
     ]
     given = [helper.make_tensor_value_info("word", TensorProto.INT64, ["rows"])]
     source = save(tmp_path / "a.onnx", nodes, given, t=TABLE, m=MATRIX, b=BIAS)
-    quantize_decoder(source, tmp_path / "b.onnx")
+    quantize_decoder(source, tmp_path / "b.onnx", [{"word": np.array([1])}])
     words, whole = np.array([3, 0, 19, 3]), TABLE @ MATRIX + BIAS
     got = run(tmp_path / "b.onnx", word=words)
     largest = np.abs(whole[words]).max(axis=1, keepdims=True)
@@ -77,13 +138,30 @@ def test_products_with_vectors_stay(tmp_path):
     nodes = [helper.make_node("MatMul", ["x", "m"], ["y"])]
     given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", E])]
     source = save(tmp_path / "a.onnx", nodes, given, m=MATRIX[:, :1].copy())
-    quantize_decoder(source, tmp_path / "b.onnx")
+    with pytest.raises(ValueError, match="needs at least one example, got none"):
+        quantize_decoder(source, tmp_path / "b.onnx", [])
+    quantize_decoder(source, tmp_path / "b.onnx", [{"x": np.zeros((1, E), np.float32)}])
     x = RANDOM.normal(size=(5, E)).astype(np.float32)
     np.testing.assert_array_equal(run(tmp_path / "b.onnx", x=x), run(source, x=x))
 
 
-def test_a_decoder_keeps_no_matrix_in_fp32_but_its_word_vectors(tiny_bundle):
-    graph = onnx.load(tiny_bundle / "captioner.int8.onnx").graph
+def search_feed(grid_BPC, beams, wanted):
+    names = ("first_scores", "steps", "length_power", "wanted")
+    values = (value.numpy() for value in search_inputs(beams, 12, 0.7, wanted))
+    return {"grid": grid_BPC, **dict(zip(names, values, strict=True))}
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_bundle, tmp_path_factory):
+    """Where a calibrated int8 search lies, and the grids [8, P, C] that calibrated it."""
+    target = tmp_path_factory.mktemp("int8") / "captioner.int8.onnx"
+    grid_BPC = run(tiny_bundle / "encoder.int8.onnx", pixels=np.stack(tiny_photos()))
+    quantize_decoder(tiny_bundle / "captioner.onnx", target, [search_feed(grid_BPC, 7, 1)])
+    return target, grid_BPC
+
+
+def test_a_decoder_keeps_no_matrix_in_fp32_but_its_word_vectors(captioner):
+    graph = onnx.load(captioner[0]).graph
     loop = next(node for node in graph.node if node.op_type == "Loop")
     body = next(a.g for a in loop.attribute if a.name == "body")
     for part in (graph, body):
@@ -91,7 +169,41 @@ def test_a_decoder_keeps_no_matrix_in_fp32_but_its_word_vectors(tiny_bundle):
         large = {w.name for w in floats if min(w.dims) >= 8}
         users = {node.op_type for node in (*graph.node, *body.node) if large & set(node.input)}
         assert users <= {"Gather"}
-    assert [node.op_type for node in body.node].count("DynamicQuantizeMatMul") == 4  # query, gates, output, words
+        assert "DynamicQuantizeMatMul" not in {node.op_type for node in part.node}
+    kinds = [node.op_type for node in body.node]
+    assert kinds.count("MatMulIntegerToFloat") == 4  # query, gates, output, words
+    assert [output.name for output in graph.output] == list(OUTPUTS)  # what calibration asked for is gone
+
+
+OUTPUTS = ("words", "word_log_probs", "log_probs", "scores", "attention")
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=6), st.sampled_from([1, 2, 5, 7]))
+def test_an_int8_caption_does_not_depend_on_its_batch(captioner, pictures, beams):
+    path, grid_BPC = captioner
+    search = Session(path, threads=2)
+    together = search.run(OUTPUTS, search_feed(grid_BPC[pictures], beams, beams))
+    for n, picture in enumerate(pictures):
+        alone = search.run(OUTPUTS, search_feed(grid_BPC[[picture]], beams, beams))
+        np.testing.assert_array_equal(together[0][n], alone[0][0])
+        for ours, theirs in zip(together[1:4], alone[1:4], strict=True):
+            np.testing.assert_allclose(ours[n], theirs[0], atol=1e-5)
+        said = alone[0][0] != PAD  # after a caption's end the maps go on while another picture's search does
+        np.testing.assert_allclose(together[4][n][said], alone[4][0][said], atol=1e-5)
+
+
+def test_an_int8_step_is_near_the_fp32_one(tiny_bundle, captioner):
+    path, grid_BPC = captioner
+    log_probs = []
+    for graph in (tiny_bundle / "captioner.onnx", path):
+        feed = search_feed(grid_BPC, 20, 1) | {"steps": np.arange(1)}
+        words_BK1, each_BK1 = Session(graph).run(OUTPUTS[:2], feed)
+        found_BV = np.full((len(grid_BPC), words_BK1.max() + 1), np.nan)
+        np.put_along_axis(found_BV, words_BK1[..., 0], each_BK1[..., 0], axis=1)
+        log_probs.append(found_BV)
+    apart = np.abs(log_probs[0] - log_probs[1])
+    assert 0 < np.nanmean(apart) < 0.05 * np.nanstd(log_probs[0])
 
 
 def encoder_graph(path, normalised):

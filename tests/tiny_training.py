@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from captioner.config import SearchOptions
+from captioner.config import AnswererConfig, SearchOptions
 from training import recipes
 from training.__main__ import main
 from training.loop import Places, fit
-from training.recipes import Recipe
+from training.recipes import QuestionFiles, Recipe
 from training.scenes import draw_splits
 
 PICTURES = {"train": 24, "val": 8}
@@ -40,6 +40,28 @@ def tiny_frozen() -> Recipe:
     """A frozen encoder and nothing random: several processes do what one does."""
     recipe = tiny()
     return replace(recipe, model=replace(recipe.model, dropout=0.0), fine_tune=None, views=2, doubly_stochastic=0.1)
+
+
+def tiny_both() -> Recipe:
+    """Captions and answers on one encoder that trains with them."""
+    recipe, both = tiny(), recipes.scenes_both()
+    answerer = AnswererConfig(embed_size=8, hidden_size=8, fusion_size=8, attention_size=4, dropout=0.1)
+    return replace(
+        recipe, model=replace(recipe.model, answerer=answerer), train_questions=both.train_questions,
+        validation_questions=both.validation_questions, keep_best_by=both.keep_best_by, word_dropout=0.1,
+    )  # fmt: skip
+
+
+def tiny_dialog() -> Recipe:
+    """Dialogs about scenes: a score for each of a question's own candidates, no captions."""
+    recipe = tiny()
+    answerer = AnswererConfig("jabri", embed_size=8, hidden_size=8, layers=1, fusion_size=8, history=True)
+    files = QuestionFiles("dialogs.json", None, "train", "{image_id:08d}.png", dialogs=True)
+    return replace(
+        recipe, model=replace(recipe.model, captions=False, answerer=answerer), train=None, validation=None,
+        train_questions=(files,), validation_questions=replace(files, annotations="dense.json"), fine_tune=None,
+        self_critical_epochs=0, keep_best_by="mrr",
+    )  # fmt: skip
 
 
 def killed() -> Recipe:

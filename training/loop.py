@@ -27,6 +27,8 @@ from tqdm import tqdm
 
 from captioner.atomic import replace_file, write_json, write_text
 from captioner.lexicon import Lexicon
+from captioner.model.calibration import QUESTIONS
+from captioner.model.export import EXAMPLE_QUESTIONS
 from captioner.model.network import Network
 from training import checkpoint
 from training.calibrate import calibrate
@@ -178,6 +180,9 @@ class _Run:
         self._resume()
         if self.process == 0:
             self.lexicon.save(self.out, self.recipe.model)
+            if self.steps.questions is not None:
+                examples = [question.text for question in self.steps.questions.questions[:QUESTIONS]]
+                write_json(self.out / EXAMPLE_QUESTIONS, examples)
             write_json(self.out / "run.json", {**self.settings, "data": str(self.data)})
         again = self.step // len(self.steps) + 1  # the first epoch whose scalars are not final
         writer = SummaryWriter(self.out / "tensorboard", purge_step=again) if self.process == 0 else None

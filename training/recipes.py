@@ -283,14 +283,15 @@ def easy_vqa() -> Recipe:
         validation=None,
         train_questions=(QuestionFiles("questions_train.json", "annotations_train.json", "train", "{image_id}.png"),),
         validation_questions=QuestionFiles("questions_test.json", "annotations_test.json", "test", "{image_id}.png"),
-        epochs=8,
+        epochs=14,
+        views=2,
         batch_pictures=64,
         learning_rate=2e-3,
         encoder_learning_rate=2e-3,
         fine_tune="all",
         warmup_steps=50,
         label_smoothing=0.0,
-        average_decay=0.98,
+        average_decay=0.99,
         keep_best_by="accuracy",
     )
 

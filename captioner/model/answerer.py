@@ -1,15 +1,20 @@
 """Networks that answer a question about the encoder's grid. With u the question, v the mean of the grid:
 
     product        h = tanh(W_q u) * tanh(W_v v / |v|)        "deeper LSTM Q + norm I" (Agrawal et al., 2015)
-    attention      u_0 = tanh(W_q u), u_n = u_{n-1} + z_n, z_n seen in the grid by the state u_{n-1} (stacked attention,
-                   Yang et al., 2016; one hop: Zhu et al., 2016), h = u_n; a hop is captioner.model.attention
+    attention      u_0 = tanh(W_0 u), u_n = u_{n-1} + z_n, z_n seen in the grid by the state u_{n-1} (stacked attention,
+                   Yang et al., 2016; one hop: Zhu et al., 2016; a hop is captioner.model.attention), and
+                   h = tanh(W_q u) * (W_z z_N + W_v v)
     question_only  h = tanh(W_q u)
     picture_only   h = tanh(W_v v / |v|)
     jabri          h_a = relu(W_q u + W_v v / |v| + W_a a), a score w . h_a for each candidate answer a
                    (Jabri et al., 2016); u and a are means of word vectors
 
-and all but the last end in softmax(W h) over the answers that are known. In a dialog the questions and answers before
-are read as one more text and fused with the question (late fusion, Das et al., 2017): u = tanh(W [question; history]).
+and all but the last end in softmax(W h) over the answers that are known. Stacked attention proper ends in h = u_N, but
+a sum compares nothing: on the drawn scenes it answers yes/no questions no better than chance (69.0 % of all questions
+after seven epochs, with the product 95.1 %: `python -m training scenes_vqa`, seed 0).
+
+In a dialog the questions and answers before are read as one more text and fused with the question (late fusion, Das et
+al., 2017): u = tanh(W [question; history]).
 
 Shapes: B pictures, K questions of each, P grid cells, C channels, Q words, D question vector, F fused units, A answers,
 W words of an answer, E word vector, O candidates of one question.
@@ -163,7 +168,7 @@ class _Attention(nn.Module):
         if self.position_PF is not None:
             grid_BPF = grid_BPF + self.position_PF
         grid_BPF = self.dropout(grid_BPF)
-        question_BKF = state_BKF = self.question(question_BKD).tanh()
+        state_BKF = self.question(question_BKD).tanh()
         seen_BKF, where_BKP = state_BKF, question_BKD
         for module in self.hops:
             hop = cast(SoftAttention, module)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from captioner.bundle import FORMAT_VERSION, seal
 from captioner.config import ModelConfig, SearchOptions
 from captioner.lexicon import Lexicon
-from captioner.model import graphs
+from captioner.model import calibration, graphs
 from captioner.model.network import Network
 from captioner.model.parity import AnswerDifference, Difference, ParityError, compare, compare_answers
 from captioner.model.quantize import quantize_decoder, quantize_encoder
@@ -33,6 +33,8 @@ from captioner.preprocess import load_pixels
 log = logging.getLogger(__name__)
 CALIBRATION_PHOTOS = 100
 PARITY_PHOTOS = 8
+EXAMPLE_QUESTIONS = "example_questions.json"
+"""In a run's folder: training questions."""
 PRECISIONS = {"fp32": "", "int8": ".int8"}
 
 
@@ -43,10 +45,12 @@ def write_bundle(
     search: SearchOptions,
     photos: Sequence[NDArray[np.uint8]],
     out: Path,
+    questions: Sequence[str] = (),
     scores: Mapping[str, Any] | None = None,
 ) -> None:
-    """Fill the folder `out` with a sealed bundle; photos uint8 [H, W, 3] serve for comparison and calibration.
+    """Fill the folder `out` with a sealed bundle.
 
+    Photos uint8 [H, W, 3] serve for comparison and calibration, and so do questions where the network answers any.
     Raises ParityError where onnxruntime and torch differ; nothing is sealed then.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -72,9 +76,14 @@ def write_bundle(
         parity |= _answers_parity(compare_answers(network, out, photos[:PARITY_PHOTOS]))
     log.info("writing int8 graphs, calibrated on %d photos", len(photos))
     quantize_encoder(out / graphs.ENCODER, out / "encoder.int8.onnx", photos)
-    for graph in (graphs.CAPTIONER, graphs.ANSWERER):
-        if (out / graph).exists():
-            quantize_decoder(out / graph, out / graph.replace(".onnx", ".int8.onnx"))
+    grids_BPC = calibration.grids(out / "encoder.int8.onnx", photos)
+    if network.config.captions:
+        quantize_decoder(
+            out / graphs.CAPTIONER, out / "captioner.int8.onnx", calibration.search_examples(grids_BPC, search)
+        )
+    if network.answerer is not None:
+        examples = calibration.answer_examples(network, lexicon, grids_BPC, questions)
+        quantize_decoder(out / graphs.ANSWERER, out / "answerer.int8.onnx", examples)
     (out / "scores.json").write_text(json.dumps({"torch_against_onnxruntime": parity, **(scores or {})}, indent=1))
     seal(out)
 
@@ -173,7 +182,9 @@ def main() -> int:
             search = SearchOptions(**{**recipe["search"], "length_power": args.length_power})
         pictures = (recipe["train"] or recipe["train_questions"])["pictures"]
         photos = photos_in(data / pictures, network.config, CALIBRATION_PHOTOS)
-        write_bundle(network, lexicon, args.name or args.run.resolve().name, search, photos, args.out)
+        examples = args.run / EXAMPLE_QUESTIONS
+        questions = json.loads(examples.read_text(encoding="utf-8")) if examples.exists() else []
+        write_bundle(network, lexicon, args.name or args.run.resolve().name, search, photos, args.out, questions)
         if not args.skip_scores:
             scores = json.loads((args.out / "scores.json").read_text())
             if files := recipe["validation"]:

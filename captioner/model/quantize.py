@@ -16,19 +16,20 @@ GREY = 114
 """The byte that counts as 0 in an int8 encoder: near the mean of photos' pixels."""
 
 
-def quantize_decoder(source: Path, target: Path, examples: Sequence[Mapping[str, NDArray[Any]]] = ()) -> None:
+def quantize_decoder(source: Path, target: Path, examples: Sequence[Mapping[str, NDArray[Any]]]) -> None:
     """Weight matrices to int8 with a scale for each output, activations to uint8; in a loop's body too.
 
     `examples` are inputs of the graph: from what they lead to each activation gets its scale, once and for all, so
-    that a picture's result does not depend on what else is in its batch. Without any, an activation's scale is that of
-    the whole tensor at hand, and it does. What is multiplied with a word's vector is multiplied beforehand: a row of
-    the product for each word, in int8 with a scale for each row. Written by hand because onnxruntime's tool misses
-    weights that a loop's body turns first.
+    that a picture's result does not depend on what else is in its batch. What is multiplied with a word's vector is
+    multiplied beforehand: a row of the product for each word, in int8 with a scale for each row. Written by hand
+    because onnxruntime's tool misses weights that a loop's body turns first.
     """
     import onnx
 
+    if not examples:
+        raise ValueError("calibration needs at least one example, got none")
     model = onnx.load(source)
-    ranges = _ranges(model, examples) if examples else {}
+    ranges = _ranges(model, examples)
     model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     # Bodies first: writing a graph's nodes anew copies what is in them.
     graphs = [*(body for _, body in _loops(model)), model.graph]
@@ -90,10 +91,6 @@ def _quantize_products(
         matrix_KN, scale_1N = _int8(weight_KN, axis=0)
         matrix, scales = add(f"{out}_matrix", matrix_KN), add(f"{out}_scales", scale_1N[0])
         bias = [] if bias_N is None else [add(f"{out}_bias", bias_N)]
-        if not ranges:
-            inputs = [name, matrix, scales, "", *bias]
-            nodes.append(helper.make_node("DynamicQuantizeMatMul", inputs, [out], domain="com.microsoft"))
-            continue
         if name not in activations:
             scale, zero = _uint8(*ranges[name])
             fixed = [
