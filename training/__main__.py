@@ -8,11 +8,13 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
+from captioner.config import AnswererKind
 from training.loop import Places, fit
-from training.recipes import RECIPES
+from training.recipes import RECIPES, with_answerer
 from training.scenes import draw_splits
 
 
@@ -28,12 +30,15 @@ def main() -> int:
     )
     process = os.environ.get("LOCAL_RANK", "0")  # set by torchrun: a GPU for each process
     parser.add_argument("--device", default=f"cuda:{process}" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--answerer", choices=get_args(AnswererKind), help="another network for questions than the recipe's"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the weights and of the order")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    out = args.out or Path("runs") / args.recipe
-    recipe = RECIPES[args.recipe]()
+    out = args.out or Path("runs") / "-".join(filter(None, (args.recipe, args.answerer)))
+    recipe = replace(RECIPES[args.recipe](), seed=args.seed)
     if args.recipe.startswith("scenes"):
         args.data = args.data or out.parent / "scenes-data"
         draw_splits(args.data)
@@ -41,7 +46,8 @@ def main() -> int:
         parser.error(f"--data is needed: the folder with {(recipe.train or recipe.train_questions[0]).annotations}")
     places = Places(args.data, out, args.features or out.parent / "features", args.encoder_weights)
     try:
-        best = fit(replace(recipe, seed=args.seed), places, torch.device(args.device), args.checkpoint_seconds)
+        recipe = recipe if args.answerer is None else with_answerer(recipe, args.answerer)
+        best = fit(recipe, places, torch.device(args.device), args.checkpoint_seconds)
     except (ValueError, FloatingPointError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

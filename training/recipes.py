@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from captioner.config import AnswererConfig, ModelConfig, SearchOptions, at_least, between, one_of
+from captioner.config import AnswererConfig, AnswererKind, ModelConfig, SearchOptions, at_least, between, one_of
 from captioner.model.encoder import preprocessing_of
 from eval.metrics import METRICS
 
@@ -296,14 +295,6 @@ def easy_vqa() -> Recipe:
     )
 
 
-def easy_vqa_product() -> Recipe:
-    """The same with the product of question and pooled picture.
-
-    python -m training easy_vqa_product --data EASY_VQA
-    """
-    return _with_answerer(easy_vqa(), kind="product")
-
-
 def daquar() -> Recipe:
     """DAQUAR (Malinowski and Fritz, 2014), photographs of rooms, on a frozen MobileNetV2.
 
@@ -313,7 +304,7 @@ def daquar() -> Recipe:
         encoder="mobilenet_v2",
         preprocessing=preprocessing_of("mobilenet_v2"),
         captions=False,
-        answerer=AnswererConfig(),
+        answerer=AnswererConfig(hidden_size=256, fusion_size=512, attention_size=128),
     )
     naming = "image{image_id}.jpg"
     return Recipe(
@@ -395,10 +386,11 @@ def visdial() -> Recipe:
     )
 
 
-def _with_answerer(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with other settings of its answerer."""
-    assert recipe.model.answerer is not None
-    return replace(recipe, model=replace(recipe.model, answerer=replace(recipe.model.answerer, **changes)))
+def with_answerer(recipe: Recipe, kind: AnswererKind) -> Recipe:
+    """The recipe with another network that answers; ValueError if it has none."""
+    if recipe.model.answerer is None:
+        raise ValueError(f"the recipe has no questions for a network of kind {kind}")
+    return replace(recipe, model=replace(recipe.model, answerer=replace(recipe.model.answerer, kind=kind)))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -408,7 +400,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "flickr8k_inject": flickr8k_inject,
     "daquar": daquar,
     "easy_vqa": easy_vqa,
-    "easy_vqa_product": easy_vqa_product,
     "flickr8k_vqa": flickr8k_vqa,
     "scenes": scenes,
     "scenes_both": scenes_both,
