@@ -1,19 +1,28 @@
-"""Captions for photos: `Captioner.load(bundle).caption(photo)`. Needs numpy, Pillow and an onnxruntime; no torch."""
+"""Captions for photos, and answers to questions about them: `Captioner.load(bundle).caption(photo)`.
+
+Needs numpy, Pillow and an onnxruntime; no torch.
+"""
 
 from captioner.bundle import Bundle, BundleError
 from captioner.captioner import Captioner
-from captioner.config import ModelConfig, Preprocessing, SearchOptions
+from captioner.config import AnswererConfig, ModelConfig, Preprocessing, SearchOptions
 from captioner.images import BadImage, decode_image
-from captioner.results import Caption, Word
+from captioner.query import BadQuestion, Query
+from captioner.results import Answer, Answered, Caption, Word
 
 __all__ = [
+    "Answer",
+    "Answered",
+    "AnswererConfig",
     "BadImage",
+    "BadQuestion",
     "Bundle",
     "BundleError",
     "Caption",
     "Captioner",
     "ModelConfig",
     "Preprocessing",
+    "Query",
     "SearchOptions",
     "Word",
     "decode_image",

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captioner import Captioner
 from captioner.bundle import seal
 from captioner.cli import main
+from tests.fake_server import BROKEN, UNAVAILABLE, Planned, listening
+from tests.running_server import running
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,6 +35,19 @@ def photos(tmp_path) -> list[str]:
 def command(tiny_bundle):
     """Run `captioner caption ... --bundle tiny`."""
     return lambda *arguments: main(["caption", *map(str, arguments), "--bundle", str(tiny_bundle), "--threads", "1"])
+
+
+@pytest.fixture
+def ask(tiny_bundle_answers):
+    """Run `captioner answer ... --bundle tiny`."""
+    given = ["--bundle", str(tiny_bundle_answers), "--threads", "1"]
+    return lambda *arguments: main(["answer", *map(str, arguments), *given])
+
+
+@pytest.fixture(scope="module")
+def server(tiny_bundle_answers):
+    with running(Captioner.load(tiny_bundle_answers, "fp32", threads=1)) as running_server:
+        yield running_server.target
 
 
 def test_captions_for_people(command, photos, capsys):
@@ -185,6 +201,170 @@ def test_no_engine_is_one_sentence(tiny_bundle, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["info", "--bundle", str(tiny_bundle)]) == 2
     assert "install captioner[cpu]" in capsys.readouterr().err
+
+
+def test_answers_for_people(ask, photos, capsys):
+    assert ask(*photos, "--question", "is the zorbing dog red?", "--top", 2) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0::5] == photos
+    assert lines[1::5] == ["is the zorbing dog red?"] * 2
+    percents = [float(line.split("%")[0]) for line in (lines[2], lines[3])]
+    assert 100 >= percents[0] >= percents[1] >= 0
+    assert lines[4::5] == ["  words it does not know: zorbing"] * 2
+
+
+def test_answers_as_json(ask, photos, capsys):
+    assert ask(*photos, "--question", "is the zorbing dog red?", "--top", 3, "--json") == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["photo"] for one in objects] == photos
+    for one in objects:
+        assert list(one) == ["photo", "question", "unknown_words", "answers", "attention"]
+        assert one["question"] == "is the zorbing dog red?"
+        assert one["unknown_words"] == ["zorbing"]
+        assert [list(answer) for answer in one["answers"]] == [["text", "probability"]] * 3
+        assert np.array(one["attention"]).ndim == 2
+        assert np.array(one["attention"]).sum() == pytest.approx(1, abs=1e-3)
+
+
+def test_answers_are_chosen_from_the_candidates(ask, photos, capsys):
+    flags = ["--question", "what is it?", "--candidate", "red", "--candidate", "blue", "--candidate", "a zeppelin"]
+    assert ask(photos[0], *flags, "--json") == 0
+    [one] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    answers = {answer["text"]: answer["probability"] for answer in one["answers"]}
+    assert set(answers) == {"red", "blue", "a zeppelin"}
+    assert sum(answers.values()) == pytest.approx(1)
+    assert ask(photos[0], *flags) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "  answers it cannot give: a zeppelin"
+
+
+def test_attention_of_an_answer_is_drawn(ask, photos, tmp_path, capsys):
+    assert ask(*photos, "--question", "what is it?", "--attention", tmp_path / "looks") == 0
+    assert sorted(path.name for path in (tmp_path / "looks").iterdir()) == ["photo-2.png", "photo.png"]
+
+
+def test_a_bad_photo_does_not_stop_the_other_answers(ask, photos, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"not a photo")
+    assert ask(photos[0], tmp_path / "bad.jpg", photos[1], "--question", "what is it?", "--json") == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["photo"] for line in out.splitlines()] == photos
+    assert err.startswith(f"captioner: {tmp_path / 'bad.jpg'}: the photo is not JPEG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--question", ""], "the question has no words"),
+        (["--question", "what?", "--top", "21"], "top must be in [1, 20], got 21"),
+        (["--question", "what?", "--candidate", "a", "--candidate", "a"], "a candidate is given twice"),
+        (["--question", "what?", "--history", "is it?", "no"], "was not trained on dialogs"),
+        (["--question", "what?", "--model", "another"], "--model has no meaning without --server"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_one_sentence(ask, photos, arguments, words, capsys):
+    assert ask(photos[0], *arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_a_model_that_only_captions_answers_nothing(tiny_bundle, photos, capsys):
+    assert main(["answer", photos[0], "--question", "what?", "--bundle", str(tiny_bundle)]) == 2
+    assert "answers no questions" in capsys.readouterr().err
+
+
+def test_info_says_what_can_be_answered(tiny_bundle_answers, capsys):
+    assert main(["info", "--bundle", str(tiny_bundle_answers), "--threads", "1"]) == 0
+    facts = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    facts = {name: value.strip() for name, value in facts.items()}
+    bundle = Captioner.load(tiny_bundle_answers).bundle
+    assert facts["answerer kind"] == "attention"
+    assert facts["answers"] == str(len(bundle.answers))
+    assert facts["question words"] == f"{len(bundle.question_vocabulary)} words"
+    assert all(f"{graph}.onnx" in facts["fp32"] for graph in ("encoder", "captioner", "answerer"))
+    assert facts["hidden_size"] == str(bundle.model.hidden_size)  # the answerer has one too
+
+
+def test_a_server_says_the_same_as_the_bundle(server, tiny_bundle_answers, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # no bundle here
+    monkeypatch.delenv("CAPTIONER_BUNDLE", raising=False)
+    here = ["--bundle", str(tiny_bundle_answers), "--precision", "fp32", "--threads", "1"]
+    for command in (["caption", "--beam-size", "3"], ["answer", "--question", "is the zorbing dog red?"]):
+        found = []
+        for where in (here, ["--server", server]):
+            assert main([*command, *photos, "--json", *where]) == 0
+            found.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+        for ours, theirs in zip(*found, strict=True):
+            assert theirs == _nearly(ours)
+        assert main([*command, *photos, "--server", server, "--attention", str(tmp_path / command[0])]) == 0
+        assert len(list((tmp_path / command[0]).iterdir())) == 2
+        assert "\n  " in capsys.readouterr().out
+
+
+def _nearly(value):
+    """Nested values, the numbers among them about the same: they vary a little with the batch."""
+    if isinstance(value, dict):
+        return {name: _nearly(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_nearly(one) for one in value]
+    return pytest.approx(value, abs=0.01) if isinstance(value, float) else value
+
+
+def test_a_server_s_complaint_about_one_photo_does_not_stop_the_others(server, photos, tmp_path, capsys):
+    (tmp_path / "bad.jpg").write_bytes(b"not a photo")
+    bad = [str(tmp_path / "bad.jpg"), str(tmp_path / "none.jpg")]
+    for command in (["caption"], ["answer", "--question", "what?"]):
+        assert main([*command, photos[0], *bad, photos[1], "--json", "--server", server]) == 1
+        out, err = capsys.readouterr()
+        assert [json.loads(line)["photo"] for line in out.splitlines()] == photos
+        complaints = err.splitlines()
+        assert complaints[0].startswith(f"captioner: {bad[0]}: the photo is not JPEG")
+        assert complaints[1:] == [f"captioner: {bad[1]}: No such file or directory"]
+
+
+def test_a_server_that_fails_once_goes_on_and_one_that_is_not_there_ends_it(photos, capsys):
+    planned = Planned(BROKEN, *[UNAVAILABLE] * 100)
+    with listening(planned) as target:
+        assert main(["caption", photos[0], "--server", target]) == 1
+        assert capsys.readouterr().err == f"captioner: {photos[0]}: {target}: broken\n"
+        assert main(["caption", *photos, "--server", target]) == 2
+        assert capsys.readouterr().err == f"captioner: {target}: not now\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--beam-size", "21"], "beam_size must be in [1, 20], got 21"),
+        (["--model", "another"], "no model 'another'"),
+        (["--threads", "1"], "--threads has no meaning with --server"),
+        (["--timeout", "0"], "timeout must be above 0 seconds, got 0.0"),
+        (["--token-file", "nowhere"], "nowhere: No such file or directory"),
+        (["--tls-ca", "nowhere"], "nowhere: No such file or directory"),
+        (["--tls-key", "nowhere"], "certificate and key go together"),
+    ],
+)
+def test_a_bad_option_for_a_server_is_one_sentence(server, photos, arguments, words, capsys):
+    assert main(["caption", photos[0], "--server", server, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_the_token_is_that_of_the_file(photos, tmp_path, capsys):
+    (tmp_path / "token").write_text("open-sesame\n")
+    planned = Planned()
+    with listening(planned) as target:
+        assert main(["caption", photos[0], "--server", target, "--token-file", str(tmp_path / "token")]) == 0
+    assert planned.metadata[0]["authorization"] == "Bearer open-sesame"
+
+
+def test_a_server_without_grpc_is_one_sentence(photos, monkeypatch, capsys):
+    for module in [name for name in sys.modules if name.startswith("captioner.client")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    assert main(["caption", photos[0], "--server", "127.0.0.1:1"]) == 2
+    assert "install captioner[serve]" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_module():
