@@ -39,7 +39,7 @@ class Query:
 
     text: str
     top: int = 5
-    """How many answers to return, in [1, 20]."""
+    """How many answers to return, in [1, 20], or to the number of candidates if those are more."""
     history: tuple[tuple[str, str], ...] = ()
     """Questions before and their answers; one without a question is a sentence about the photo."""
     candidates: tuple[str, ...] = ()
@@ -54,8 +54,9 @@ class Query:
         if words > limits.max_words:
             message = f"the question may have {limits.max_words} words, got {words}"
             raise BadQuestion("QUESTION_TOO_LONG", "question", message)
-        if not 1 <= self.top <= limits.max_top:
-            raise BadQuestion("OPTION_OUT_OF_RANGE", "top", f"top must be in [1, {limits.max_top}], got {self.top}")
+        most = max(limits.max_top, len(self.candidates))
+        if not 1 <= self.top <= most:
+            raise BadQuestion("OPTION_OUT_OF_RANGE", "top", f"top must be in [1, {most}], got {self.top}")
         if len(self.history) > limits.max_history:
             message = f"the history may have {limits.max_history} exchanges, got {len(self.history)}"
             raise BadQuestion("HISTORY_TOO_LONG", "history", message)

@@ -1,111 +1,238 @@
-"""Score answers to questions about pictures as the official VQA code does.
+"""Answer a whole split with a bundle, by the engine that serves, and score it by the rules of the official VQA code.
 
-    python -m eval answers --annotations v2_mscoco_val2014_annotations.json --results answers.json --out scores.json
+    python -m eval answers --bundle B --questions Q.json --annotations A.json --pictures val2014 --out FOLDER
+    python -m eval answers --annotations A.json --results answers.json --out scores.json
 
-Results are those of the evaluation server: [{"question_id", "answer"}, ...]. The row of a model that never saw the
-pictures (--question-only) belongs beside every VQA number.
+FOLDER gets answers.json (results for the evaluation server: [{"question_id", "answer"}, ...]), questions.json (each
+question by itself), scores.json, throughput.json and, if something could not be asked, errors.json; its answer is "".
+A killed run goes on where it was when the command is given again. Questions that bring choices (VQA v1) have
+multiple_choice.json too. With --dialogs the questions are VisDial's, the annotations its dense ones, and candidates are
+ranked: ranks.json. The second form scores anybody's results. The row of a model that never saw the pictures
+(--question-only) belongs beside every VQA number.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from captioner.atomic import write_json
-from eval.bias import question_only_gap
-from eval.bootstrap import RESAMPLES, differences, intervals
-from eval.metrics.scores import mean_of
-from eval.metrics.vqa import VqaScores, vqa_accuracy
-from eval.results import commit, table
+from captioner.captioner import Captioner
+from eval.answer_results import ANSWERS, CHOICES, RANKS, Answers, load_answers, write_results
+from eval.answer_scoring import QUESTION_ONLY, answers_table, evaluate_answers
+from eval.answering import answer_batches, blind_answers, by_picture
+from eval.coco import present
+from eval.fields import read_json
+from eval.journal import SETTINGS, Journal
+from eval.questions import QuestionSplit, load_questions
+from eval.results import commit, warn
+from eval.scoring import check
+from eval.stopwatch import throughput_line
+from eval.visdial import load_visdial
 
-IMPLEMENTATION = "eval.metrics.vqa, the rules of the official evaluation code for VQA v2"
+WRITTEN = (
+    ANSWERS,
+    CHOICES,
+    RANKS,
+    "question_only.json",
+    "questions.json",
+    "scores.json",
+    "errors.json",
+    "throughput.json",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `python -m eval answers`."""
     add = parser.add_argument
-    add("--annotations", type=Path, required=True, help="people's answers in the VQA layout")
-    add("--results", type=Path, required=True, help='[{"question_id", "answer"}, ...]')
-    add("--question-only", type=Path, metavar="RESULTS", help="answers of a model that saw no picture, for its row")
-    add("--out", type=Path, help="write the scores to this JSON file, and questions.json beside it")
-
-
-def load_answers(path: Path) -> dict[int, str]:
-    """Answers by question id; ValueError names the file and the entry that is wrong."""
-    document = _read(path)
-    if not isinstance(document, list):
-        raise ValueError(f'{path}: must be a list of {{"question_id", "answer"}}, got {type(document).__name__}')
-    answers: dict[int, str] = {}
-    for n, entry in enumerate(document):
-        if not isinstance(entry, dict) or type(entry.get("question_id")) is not int:
-            raise ValueError(f"{path}: [{n}] must be an object with an integer question_id, got {entry!r:.60}")
-        if not isinstance(entry.get("answer"), str):
-            raise ValueError(f"{path}: [{n}].answer must be a string, got {entry.get('answer')!r:.60}")
-        if entry["question_id"] in answers:
-            raise ValueError(f"{path}: [{n}].question_id {entry['question_id']} is in the file twice")
-        answers[entry["question_id"]] = entry["answer"]
-    return answers
+    add("--bundle", type=Path, help="the model's folder")
+    add("--questions", type=Path, help="questions in the VQA layout, or VisDial's with --dialogs")
+    add("--annotations", type=Path, help="people's answers in the VQA layout, or VisDial's dense annotations")
+    add("--pictures", type=Path, help="the folder of the pictures")
+    add("--naming", help='their file names, as "image{image_id}.jpg"; default: as the questions file says, or COCO\'s')
+    add("--results", type=Path, help='answers to score instead of a bundle\'s: [{"question_id", "answer"}, ...]')
+    add(
+        "--out", type=Path, help="folder for the results; with --results the scores' file, and questions.json beside it"
+    )
+    add(
+        "--question-only",
+        type=Path,
+        metavar="BUNDLE|RESULTS",
+        help="a model that sees no picture, or its answers: a row",
+    )
+    add("--dialogs", action="store_true", help="rank the candidates of VisDial's questions")
+    add("--precision", choices=("int8", "fp32"), help="default: int8 if the bundle has it")
+    add("--batch-size", type=int, default=32, help="pictures at a time; default: 32")
+    add("--limit", type=int, metavar="N", help="only the first N questions")
+    add("--threads", type=int, help="of the engine; default: all cores")
+    add("--workers", type=int, help="processes that decode pictures, 0: none of their own; default: as many as cores")
+    add("--restart", action="store_true", help="throw away what a run with other settings left in the folder")
+    add("--check", type=Path, metavar="SCORES", help="compare with this scores.json, and fail if a number differs")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Score, print, write."""
-    document = _read(args.annotations)
+    """Answer or read answers, score, print, write."""
+    _check_flags(args)
+    if args.results:
+        _score_results(args)
+        return
+    with ExitStack() as stack:
+        if args.out is None:
+            args.out = Path(stack.enter_context(TemporaryDirectory()))
+        _run(args)
+
+
+def load_asked(
+    questions: Path, annotations: Path | None, pictures: Path, naming: str | None, dialogs: bool, limit: int | None
+) -> QuestionSplit:
+    """The questions that a run is about."""
+    if dialogs:
+        if naming is None:
+            raise ValueError("--dialogs needs --naming, such as 'VisualDialog_val2018_{image_id:012d}.jpg'")
+        split = load_visdial(questions, pictures, naming, annotations)
+        # Where there are no candidates there is nothing to rank: the earlier rounds of a test set.
+        chosen = [question for question in split.questions if question.choices]
+        if not chosen:
+            raise ValueError(f"{questions}: no question has candidates to rank")
+        return replace(split, questions=tuple(chosen[:limit]))
+    split = load_questions(questions, annotations, pictures, naming)
+    kept = {question.question_id for question in split.questions[:limit]}
+    own = tuple(annotation for annotation in split.annotations if annotation["question_id"] in kept)
+    return replace(split, questions=split.questions[:limit], annotations=own)
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    for name in ("batch_size", "limit", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if args.workers is not None and args.workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {args.workers}")
+    if bool(args.bundle) == bool(args.results):
+        raise ValueError("give --bundle, to answer questions, or --results, to score answers: one of the two")
+    needed = ("annotations",) if args.results else ("questions", "pictures")
+    if missing := [name for name in needed if getattr(args, name) is None]:
+        raise ValueError(f"--{'results' if args.results else 'bundle'} needs --{missing[0]}")
+    if args.question_only and args.dialogs:
+        raise ValueError("--question-only compares answers: with --dialogs there are only ranks")
+
+
+def _score_results(args: argparse.Namespace) -> None:
+    document = read_json(args.annotations)
     if not isinstance(document, dict) or not isinstance(document.get("annotations"), list):
         raise ValueError(f"{args.annotations}: must hold a JSON object with a list of annotations")
-    found = _score(args.results, document["annotations"], args.annotations)
-    own = {"accuracy": mean_of(np.array(list(found.per_question.values())))}
-    scores: dict[str, Any] = {
-        **found.as_dict(),
-        "interval": list(intervals(own)["accuracy"]),
-        "interval_is": f"95 %, bootstrap over questions, {RESAMPLES} resamples",
-        "questions": len(found.per_question),
-        "implementation": IMPLEMENTATION,
-        "annotations": args.annotations.name,
-        "results": args.results.name,
-        "commit": commit(),
-    }
-    rows = [["", "all", *found.per_answer_type], _row("", found, found.per_answer_type)]
-    low, high = scores["interval"]
-    rows.append(["  95 % interval", f"{100 * low:.1f}-{100 * high:.1f}", *[""] * len(found.per_answer_type)])
-    if args.question_only:
-        blind = _score(args.question_only, document["annotations"], args.annotations)
-        other = {"accuracy": mean_of(np.array(list(blind.per_question.values())))}
-        gap = question_only_gap(found.overall, blind.overall).as_dict()
-        scores["question_only"] = {**blind.as_dict(), "results": args.question_only.name}
-        scores["bias"] = {
-            **gap,
-            **{k: v for k, v in vars(differences(own, other)["accuracy"]).items() if k != "difference"},
-        }
-        rows.append(_row("question only", blind, found.per_answer_type))
-    print(table(rows))
+    blind = load_answers(args.question_only) if args.question_only else None
+    try:
+        found, per_question = evaluate_answers(load_answers(args.results), document["annotations"], blind)
+    except ValueError as e:
+        raise ValueError(f"{args.results} against {args.annotations}: {e}") from e
+    if blind is not None:
+        found["rows"][QUESTION_ONLY]["about"] = args.question_only.name
+    scores = {**found, "questions": len(per_question), "annotations": args.annotations.name,
+              "results": args.results.name, "commit": commit()}  # fmt: skip
+    print(answers_table(scores))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, scores)
-        each = [{"question_id": i, "accuracy": accuracy} for i, accuracy in found.per_question.items()]
+        each = [{"question_id": n, "accuracy": accuracy} for n, accuracy in per_question.items()]
         write_json(args.out.with_name("questions.json"), each)
+    if args.check:
+        print(f"{check(scores, args.check)} scores equal those of {args.check}")
 
 
-def _row(name: str, scores: VqaScores, types: Mapping[str, float]) -> list[str]:
-    each = (scores.official["perAnswerType"].get(kind) for kind in types)
-    return [name, f"{scores.official['overall']:.2f}", *("" if value is None else f"{value:.2f}" for value in each)]
+def _run(args: argparse.Namespace) -> None:
+    split = load_asked(args.questions, args.annotations, args.pictures, args.naming, args.dialogs, args.limit)
+    if not present(split.pictures)[0]:
+        raise ValueError(f"none of the {len(split.pictures)} pictures is there: no file {split.pictures[0].path}")
+    captioner = Captioner.load(args.bundle, precision=args.precision, threads=args.threads)
+    answerer = captioner.bundle.model.answerer
+    if answerer is None:
+        raise ValueError(f"bundle {captioner.bundle.name} writes captions only: it answers no questions")
+    open_ended = bool(captioner.bundle.answers) and not args.dialogs
+    if not open_ended and not any(question.choices for question in split.questions):
+        raise ValueError(f"bundle {captioner.bundle.name} only chooses between candidates: no question brings any")
+    blind = _blind(args, split) if open_ended else None
+    about = {"bundle": captioner.bundle.name, "bundle_version": captioner.bundle.version,
+             "answerer": answerer.kind, "precision": captioner.precision}  # fmt: skip
+    found = _answered(args, captioner, split, open_ended, about)
+    if not found.results:
+        raise ValueError(f"none of the {len(split.questions)} questions is answered; {found.errors[0]['message']}")
+    scores = write_results(args.out, split, found, open_ended, args.dialogs, blind)
+    if blind is not None:
+        scores["rows"][QUESTION_ONLY]["about"] = args.question_only.name
+    throughput = args.out / "throughput.json"
+    speed = read_json(throughput)["questions_per_second"] if throughput.exists() else None
+    words = [result["unknown_words"] for result in found.results.values()]
+    scores |= {
+        "questions": len(split.questions),
+        "pictures": len(split.pictures),
+        "errors": len(found.errors),
+        "with_unknown_words": sum(map(bool, words)) / len(words),
+        "annotations": split.annotations_file.name if split.annotations_file else split.questions_file.name,
+        **about,
+        "questions_per_second": speed,
+        "commit": commit(),
+    }
+    write_json(args.out / "scores.json", scores)
+    if not scores["metrics"]:
+        warn("nothing is scored: there are no annotations")
+        return
+    print(answers_table(scores))
+    if args.check:
+        print(f"{check(scores, args.check)} scores equal those of {args.check}")
 
 
-def _score(results: Path, annotations: list[Any], where: Path) -> VqaScores:
-    try:
-        return vqa_accuracy(load_answers(results), annotations)
-    except ValueError as e:
-        raise ValueError(f"{results} against {where}: {e}") from e
+def _answered(
+    args: argparse.Namespace, captioner: Captioner, split: QuestionSplit, open_ended: bool, about: Mapping[str, Any]
+) -> Answers:
+    """Ask what has not been asked; write throughput.json and errors.json."""
+    settings: dict[str, Any] = dict(about)
+    for name in ("questions", "annotations"):
+        path = getattr(args, name)
+        settings[name] = str(path.resolve()) if path else None
+        settings[f"{name}_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+    settings |= {"pictures": str(args.pictures.resolve())}
+    settings |= {name: getattr(args, name) for name in ("naming", "dialogs", "limit", "batch_size")}
+    if args.restart and (args.out / SETTINGS).exists():
+        for name in WRITTEN:
+            (args.out / name).unlink(missing_ok=True)
+    batches = by_picture(split, args.batch_size)
+    with Journal(args.out, settings, args.restart) as journal:
+        report = answer_batches(captioner, batches, journal, open_ended, args.workers)
+        records = [journal.batches[n] for n in range(len(batches))]
+    if report["questions"]:
+        write_json(args.out / "throughput.json", report)
+        print(f"{throughput_line(report)}; {report['questions_per_second']:.1f} questions a second")
+    order = {question.question_id: n for n, question in enumerate(split.questions)}
+    wrong = [error for record in records for error in (*record["errors"], *record["refused"])]
+    errors = sorted(wrong, key=lambda error: order[error["question_id"]])
+    if errors:
+        write_json(args.out / "errors.json", errors)
+        warn(f"{len(errors)} of {len(order)} questions are not answered: see {args.out / 'errors.json'}")
+    else:
+        (args.out / "errors.json").unlink(missing_ok=True)  # an earlier attempt's
+    return Answers({result["question_id"]: result for record in records for result in record["results"]}, errors)
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ValueError(f"{path}: cannot be read: {e.strerror}") from e
-    except ValueError as e:
-        raise ValueError(f"{path}: not JSON: {e}") from e
+def _blind(args: argparse.Namespace, split: QuestionSplit) -> dict[int, str] | None:
+    """The answers of the model that sees no picture, to the questions of the split."""
+    if args.question_only is None:
+        return None
+    if split.annotations_file is None:
+        raise ValueError("--question-only needs --annotations to be scored with")
+    if args.question_only.is_dir():
+        captioner = Captioner.load(args.question_only, precision=args.precision, threads=args.threads)
+        answers = blind_answers(captioner, split.questions)
+        args.out.mkdir(parents=True, exist_ok=True)
+        write_json(args.out / "question_only.json", [{"question_id": n, "answer": a} for n, a in answers.items()])
+        return answers
+    answers = load_answers(args.question_only)
+    if missing := [question.question_id for question in split.questions if question.question_id not in answers]:
+        raise ValueError(f"{args.question_only}: question {missing[0]} has no answer")
+    return {question.question_id: answers[question.question_id] for question in split.questions}

@@ -120,7 +120,7 @@ def main(args: argparse.Namespace) -> None:
     _write_results(args, captioner, results, searches, split, run)
 
 
-def unfinished(journal: Journal, batches: Sequence[Sequence[CocoPicture]]) -> list[int]:
+def unfinished(journal: Journal, batches: Sequence[object]) -> list[int]:
     """Every batch that is not in the journal, and those in which a picture could not be read."""
     return [n for n in range(len(batches)) if n not in journal.batches or journal.batches[n]["errors"]]
 

@@ -3,7 +3,8 @@
     python -m eval pointing --bundle B --instances instances_val.json --pictures val
 
 A hit is a word whose map peaks inside a box of its category. A category of several words ("red circle") is named where
-they follow each other, and counted once, at its last word.
+they follow each other, and counted once, at its last word. With --questions it is answers that point:
+eval/answer_pointing.py.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from captioner.atomic import write_json
 from captioner.captioner import Captioner
 from captioner.images import BadImage
-from captioner.results import Caption, Word
+from captioner.results import Caption
 from captioner.tokens import tokenize
 from eval.results import commit, warn
 
@@ -62,12 +64,17 @@ def load_boxes(instances: Path, pictures: Path) -> list[Boxed]:
         raise ValueError(f"{instances}: not JSON: {e}") from e
 
 
-def peak(word: Word) -> tuple[float, float]:
+def peak(map_RC: NDArray[np.float32]) -> tuple[float, float]:
     """Centre of the cell that was looked at most: (x, y) as shares of the picture."""
-    assert word.attention is not None
-    rows, columns = word.attention.shape
-    row, column = np.unravel_index(int(word.attention.argmax()), word.attention.shape)
+    rows, columns = map_RC.shape
+    row, column = np.unravel_index(int(map_RC.argmax()), map_RC.shape)
     return (float(column) + 0.5) / columns, (float(row) + 0.5) / rows
+
+
+def inside(place: tuple[float, float], boxes: Iterable[Box]) -> bool:
+    """Whether (x, y) lies in one of the boxes, their edges counted."""
+    x, y = place
+    return any(left <= x <= left + width and top <= y <= top + height for left, top, width, height in boxes)
 
 
 def hits(caption: Caption, picture: Boxed) -> list[bool]:
@@ -77,8 +84,9 @@ def hits(caption: Caption, picture: Boxed) -> list[bool]:
     for name, boxes in picture.boxes.items():
         for end in range(len(name), len(words) + 1):
             if tuple(words[end - len(name) : end]) == name:
-                x, y = peak(caption.words[end - 1])
-                found.append(any(a <= x <= a + w and b <= y <= b + h for a, b, w, h in boxes))
+                attention = caption.words[end - 1].attention
+                assert attention is not None
+                found.append(inside(peak(attention), boxes))
     return found
 
 
@@ -92,7 +100,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `python -m eval pointing`."""
     add = parser.add_argument
     add("--bundle", type=Path, required=True, help="the model's folder; it must have attention")
-    add("--instances", type=Path, required=True, help="boxes in COCO's layout")
+    add("--instances", type=Path, help="boxes in COCO's layout, for captions")
+    add("--questions", type=Path, help="questions in the VQA layout, for answers; --annotations have the boxes")
+    add("--annotations", type=Path, help="their annotations")
+    add("--naming", help='the pictures\' file names, as "image{image_id}.jpg"; default: as the questions file says')
     add("--pictures", type=Path, required=True, help="the folder that the file names are in")
     add("--precision", choices=("int8", "fp32"), help="default: int8 if the bundle has it")
     add("--limit", type=int, help="only the first N pictures")
@@ -100,7 +111,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Caption, look where the peaks are, print."""
+    """Caption or answer, look where the peaks are, print."""
+    if args.questions:
+        from eval import answer_pointing  # it imports this module
+
+        if args.instances or not args.annotations:
+            raise ValueError("--questions has its boxes in --annotations, not in --instances")
+        answer_pointing.main(args)
+        return
+    if not args.instances:
+        raise ValueError("give --instances, for captions, or --questions and --annotations, for answers")
     captioner = Captioner.load(args.bundle, precision=args.precision)
     if captioner.bundle.model.attention == "none":
         raise ValueError(f"bundle {captioner.bundle.name} has no attention to point with")

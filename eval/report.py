@@ -2,49 +2,45 @@
 
     python -m eval report --run FOLDER --annotations captions_val2017.json --pictures val2017 --bundle B
 
-FOLDER is what `python -m eval captions` wrote. With the bundle, its captions are made again for the pictures shown, to
-see where the model looked for each word.
+    python -m eval report --answers FOLDER --bundle B
+
+FOLDER is what `python -m eval captions` or `answers` wrote; both may be in one report. With the bundle, captions and
+answers are made again for the pictures shown, to see where the model looked.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import random
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from captioner.atomic import write_text
 from captioner.captioner import Captioner
-from captioner.figure import spread
-from captioner.images import BadImage, read_photo
 from captioner.results import Caption
 from captioner.tokens import sentence
 from eval.coco import CaptionSplit, CocoPicture, load_split
-from eval.report_page import Example, Group, MappedWord, metric_title, page
+from eval.report_answers import answer_sections, answer_summary
+from eval.report_captions import Example, Group, MappedWord, caption_sections, caption_summary
+from eval.report_html import Html
+from eval.report_page import page
+from eval.report_pictures import jpeg, shade, small_photos
+from eval.report_questions import load_run, question_groups
+from eval.report_tables import metric_title, model_name
 from eval.results import load_results, warn
 
 ORDER = ("CIDEr", "Bleu_4", "ROUGE_L")
 """Best and worst are by the first of these that there is; the others part ties."""
 SEED = 0
-LONG_SIDE = 320
-"""Of a photo in the report, in pixels."""
-QUALITY = 75
 MOST = 40
 """Examples in a group: three groups of them, with their maps, make about 4 MB."""
-FINE = 4
-"""Pixels of a shade per cell of the grid; the browser smooths between them."""
-DARKEST = 0.82
-"""How much of the photo a shade hides where the model did not look."""
 BATCH = 32
 
 
@@ -69,12 +65,13 @@ class Choice:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `python -m eval report`."""
     add = parser.add_argument
-    add("--run", type=Path, required=True, help="the folder that an evaluation wrote")
-    add("--annotations", type=Path, required=True, help="captions in COCO's or Karpathy's layout")
-    add("--pictures", type=Path, required=True, help="the folder that the annotations' file names are in")
+    add("--run", type=Path, help="the folder that `eval captions` wrote")
+    add("--annotations", type=Path, help="its captions in COCO's or Karpathy's layout")
+    add("--pictures", type=Path, help="the folder that the annotations' file names are in")
+    add("--answers", type=Path, metavar="RUN", help="the folder that `eval answers` wrote, which knows its own files")
     add("--bundle", type=Path, help="the model of the run, to show where it looked")
     add("--split", help='in Karpathy\'s layout: "val", or several as in "train+restval"')
-    add("--examples", type=int, default=12, help=f"best, worst and random pictures each, in [1, {MOST}]; default: 12")
+    add("--examples", type=int, default=12, help=f"best, worst and random ones each, in [1, {MOST}]; default: 12")
     add("--out", type=Path, help="default: report.html in the run's folder")
 
 
@@ -82,6 +79,32 @@ def main(args: argparse.Namespace) -> None:
     """Read, choose, look, write."""
     if not 1 <= args.examples <= MOST:
         raise ValueError(f"--examples must be in [1, {MOST}], got {args.examples}")
+    if not args.run and not args.answers:
+        raise ValueError("give --run, the folder of `eval captions`, --answers, that of `eval answers`, or both")
+    parts, names, summaries = [], [], []
+    sections: dict[str, Html | None] = {}
+    if args.run:
+        scores, found = _captions(args)
+        sections |= found
+        parts.append("captions")
+        names.append(model_name(scores))
+        summaries.append(caption_summary(scores))
+    if args.answers:
+        run = load_run(args.answers)
+        sections |= answer_sections(run.scores, question_groups(run, args.bundle, args.examples), run.errors)
+        parts.append("answers")
+        names.append(model_name(run.scores))
+        summaries.append(answer_summary(run.scores))
+    title = f"{' and '.join(parts).capitalize()} by {' and '.join(dict.fromkeys(names))}"
+    out = args.out or (args.run or args.answers) / "report.html"
+    write_text(out, page(title, " ".join(summaries), sections))
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def _captions(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Html | None]]:
+    """scores.json and the sections of a run of captions."""
+    if not args.annotations or not args.pictures:
+        raise ValueError("--run needs --annotations and --pictures")
     scores = _read(args.run / "scores.json", dict)
     errors_file = args.run / "errors.json"
     errors = _read(errors_file, list) if errors_file.exists() else []
@@ -89,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
     pictures = _pictures(scored, load_split(args.annotations, args.pictures, args.split), args.run)
     chosen = choose(scored, args.examples)
     shown = {own.image_id: pictures[own.image_id] for choice in chosen for own in choice.scored}
-    photos = _photos(list(shown.values()))
+    photos = small_photos(list(shown.values()))
     captions = look(args.bundle, scores, {i: shown[i].path for i in photos}) if args.bundle else {}
     if changed := sum(captions[s.image_id].text != s.caption for s in scored if s.image_id in captions):
         warn(f"{changed} of {len(captions)} captions come out otherwise when made again and are shown without maps")
@@ -97,9 +120,7 @@ def main(args: argparse.Namespace) -> None:
         Group(c.title, c.rule, tuple(_example(own, pictures[own.image_id], photos, captions) for own in c.scored))
         for c in chosen
     ]
-    out = args.out or args.run / "report.html"
-    write_text(out, page(scores, groups, [error for error in errors if isinstance(error, dict)]))
-    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    return scores, caption_sections(scores, groups, [error for error in errors if isinstance(error, dict)])
 
 
 def load_scored(run: Path, results: str) -> list[Scored]:
@@ -164,38 +185,6 @@ def look(bundle: Path, scores: Mapping[str, Any], photos: Mapping[int, Path]) ->
     return found
 
 
-def shade(map_RC: NDArray[np.float32]) -> str:
-    """Data URI of a PNG that hides the photo where the map is low: night all over, its alpha the lack of attention."""
-    rows, columns = map_RC.shape
-    light_hw = spread(rows, FINE * rows) @ map_RC.astype(np.float64) @ spread(columns, FINE * columns).T
-    alpha_hw = 255 * DARKEST * (1 - light_hw / max(light_hw.max(), 1e-12))
-    pixels_hw2 = np.stack([np.full_like(alpha_hw, 20), alpha_hw], axis=-1)
-    return _data_uri(Image.fromarray(np.rint(pixels_hw2).astype(np.uint8), "LA"), "PNG", optimize=True)
-
-
-def _photos(pictures: Sequence[CocoPicture]) -> dict[int, Image.Image]:
-    """Small photos by image id, without those that cannot be read."""
-    photos, first = {}, None
-    for picture in pictures:
-        try:
-            photo = Image.fromarray(read_photo(picture.path, needed=(LONG_SIDE, LONG_SIDE)))
-        except (BadImage, OSError) as e:
-            first = first or f"{picture.path}: {e.strerror if isinstance(e, OSError) else e}"
-            continue
-        scale = LONG_SIDE / max(photo.size)
-        size = max(1, round(scale * photo.width)), max(1, round(scale * photo.height))
-        photos[picture.image_id] = photo.resize(size, Image.Resampling.LANCZOS)
-    if not photos:
-        raise ValueError(f"none of the {len(pictures)} photos to show can be read; the first: {first}")
-    return photos
-
-
-def _data_uri(picture: Image.Image, kind: str, **options: Any) -> str:
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return f"data:image/{kind.lower()};base64,{b64encode(file.getvalue()).decode()}"
-
-
 def _example(
     scored: Scored, picture: CocoPicture, photos: Mapping[int, Image.Image], captions: Mapping[int, Caption]
 ) -> Example:
@@ -218,7 +207,7 @@ def _example(
         scored.caption,
         picture.captions,
         scored.scores,
-        _data_uri(photo, "JPEG", quality=QUALITY, optimize=True) if photo else None,
+        jpeg(photo) if photo else None,
         photo.size if photo else (0, 0),
         words,
         remark,

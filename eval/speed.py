@@ -1,6 +1,10 @@
 """How long one photo takes, stage by stage, with k = 7, and how the same model does in eager torch.
 
     python -m eval speed --bundle B
+    python -m eval speed --bundle B --photo P --question "what colour is the ball?"
+
+The second form times the first question about a photo, which is decoded and encoded for it, and the second, for which
+what the encoder saw is remembered.
 
 Medians over repeats, the precisions taking turns, after a warm-up. The torch peer is `python -m captioner.model.eager`
 in a process of its own, half way through, so that both see the same machine.
@@ -30,6 +34,7 @@ from captioner.atomic import write_json
 from captioner.bundle import Bundle, Precision
 from captioner.captioner import Captioner
 from captioner.config import SearchOptions
+from captioner.memory import GridMemory
 from eval.results import commit, table, warn
 
 BEAM_SIZE = 7
@@ -45,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--bundle", type=Path, required=True, help="the model's folder")
     add("--photo", type=Path, help="default: a generated JPEG of 640 x 480")
+    add("--question", metavar="TEXT", help="time questions about the photo instead of captions")
     add("--repeats", type=int, default=50, help="default: 50")
     add("--threads", type=int, default=2, help="for onnxruntime and for torch; default: 2")
     add("--run", type=Path, help="a training run's folder: the torch peer's weights, if the bundle has none")
@@ -58,14 +64,27 @@ def main(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
     bundle = Bundle.open(args.bundle)
     photo = args.photo.read_bytes() if args.photo else generated_photo()
-    options = SearchOptions(BEAM_SIZE, bundle.search.max_words, 1, bundle.search.length_power)
     captioners = {p: Captioner.load(bundle, precision=p, threads=args.threads) for p in bundle.precisions}
+    load = busy()
+    about = {
+        "photo": args.photo.name if args.photo else "generated JPEG, 640 x 480",
+        "threads": args.threads,
+        "repeats": args.repeats,
+        "bundle": bundle.name,
+        "bundle_version": bundle.version,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": load,
+        "commit": commit(),
+    }
+    if args.question is not None:
+        report = {"question": args.question, **question_times(captioners, photo, args.question, args.repeats), **about}
+        print(question_table(report))
+        if args.out:
+            write_json(args.out, report)
+        return
+    options = SearchOptions(BEAM_SIZE, bundle.search.max_words, 1, bundle.search.length_power)
     times: dict[Precision, Times] = {precision: {stage: [] for stage in STAGES} for precision in captioners}
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    # Two threads that wait for each other suffer from a neighbour out of all proportion, torch's most of all.
-    if load is not None and load > 0.5:
-        warn(f"the machine is busy (load {load:.1f}): neither the times nor the ratio are to be quoted")
-
     first_half = (args.repeats + 1) // 2
     _measure(captioners, photo, options, first_half, times)
     peer, why_not = torch_peer(args, photo, options.max_words)
@@ -77,24 +96,55 @@ def main(args: argparse.Namespace) -> None:
         "torch_ms": peer,
         "times_faster_than_torch": {p: ratios(medians[p], peer) for p in medians} if peer else None,
         "torch_not_available": why_not,
-        "photo": args.photo.name if args.photo else "generated JPEG, 640 x 480",
         "beam_size": BEAM_SIZE,
         "max_words": options.max_words,
         "length_power": options.length_power,
-        "threads": args.threads,
-        "repeats": args.repeats,
-        "bundle": bundle.name,
-        "bundle_version": bundle.version,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": load,
-        "commit": commit(),
+        **about,
     }
     print(speed_table(medians, peer))
     if why_not:
         warn(f"torch is not available: {why_not}")
     if args.out:
         write_json(args.out, report)
+
+
+def busy() -> float | None:
+    """The machine's load, with a warning if others use it; None where it is not known."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    # Two threads that wait for each other suffer from a neighbour out of all proportion, torch's most of all.
+    if load is not None and load > 0.5:
+        warn(f"the machine is busy (load {load:.1f}): neither the times nor the ratio are to be quoted")
+    return load
+
+
+def question_times(
+    captioners: Mapping[Precision, Captioner], photo: bytes, question: str, repeats: int
+) -> dict[str, dict[Precision, float]]:
+    """Medians in milliseconds of the first and the second question about a photo, and the second over the first."""
+    first: dict[Precision, list[float]] = {precision: [] for precision in captioners}
+    second: dict[Precision, list[float]] = {precision: [] for precision in captioners}
+    for n in range(WARM_UP + repeats):
+        for precision, captioner in captioners.items():
+            captioner.memory = GridMemory()
+            marks = [perf_counter()]
+            for _ in range(2):
+                captioner.answer(photo, question)
+                marks.append(perf_counter())
+            if n >= WARM_UP:
+                first[precision].append(1000 * (marks[1] - marks[0]))
+                second[precision].append(1000 * (marks[2] - marks[1]))
+    medians = [{p: median(values) for p, values in own.items()} for own in (first, second)]
+    ratio = {p: medians[1][p] / medians[0][p] for p in captioners}
+    return {"first_ms": medians[0], "second_ms": medians[1], "second_over_first": ratio}
+
+
+def question_table(report: Mapping[str, Any]) -> str:
+    """Milliseconds of both questions, and their ratio."""
+    rows = [["ms, median", "first question", "second", "second / first"]]
+    for precision, first in report["first_ms"].items():
+        second, ratio = report["second_ms"][precision], report["second_over_first"][precision]
+        rows.append([f"onnx {precision}", f"{first:.2f}", f"{second:.2f}", f"{ratio:.3f}"])
+    return table(rows)
 
 
 def generated_photo() -> bytes:

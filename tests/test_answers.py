@@ -36,15 +36,33 @@ def test_the_official_accuracy_and_the_gap_to_question_only(annotations, tmp_pat
     flags = ["--annotations", annotations, "--results", results, "--question-only", blind, "--out", out]
     assert main(["answers", *map(str, flags)]) == 0
     scores = json.loads(out.read_text())
-    assert scores["overall"] == pytest.approx(2.5 / 3)
-    assert scores["per_answer_type"] == pytest.approx({"yes/no": 1, "number": 0.9, "other": 0.6})
+    assert scores["metrics"] == {"accuracy": pytest.approx(2.5 / 3)}
+    by_type = {name: own["accuracy"] for name, own in scores["per_answer_type"].items()}
+    assert by_type == pytest.approx({"yes/no": 1, "number": 0.9, "other": 0.6})
+    assert [own["questions"] for own in scores["per_question_type"].values()] == [3]
+    assert scores["per_answer_type"]["number"]["interval"] == pytest.approx([0.9, 0.9])
+    assert scores["rows"]["question only"]["metrics"] == {"accuracy": pytest.approx(2 / 3)}
+    assert scores["rows"]["question only"]["about"] == "b.json"
     assert scores["bias"]["gap"] == pytest.approx(0.5 / 3)
-    assert scores["interval"][0] <= scores["overall"] <= scores["interval"][1]
+    low, high = scores["intervals"]["accuracy"]
+    assert 0.6 <= low < scores["metrics"]["accuracy"] < high <= 1
     each = json.loads((tmp_path / "questions.json").read_text())
     assert [entry["accuracy"] for entry in each] == pytest.approx([1, 0.9, 0.6])
     printed = capsys.readouterr().out
     assert "83.33" in printed
     assert "question only" in printed
+
+
+def test_scores_are_compared_with_those_of_before(annotations, tmp_path, capsys):
+    out = tmp_path / "scores.json"
+    flags = ["answers", "--annotations", str(annotations), "--results"]
+    one = str(write(tmp_path / "a.json", {1: "yes", 2: "2", 3: "red"}))
+    other = str(write(tmp_path / "b.json", {1: "yes", 2: "3", 3: "red"}))
+    assert main([*flags, one, "--out", str(out)]) == 0
+    assert main([*flags, one, "--check", str(out)]) == 0
+    assert f"1 scores equal those of {out}" in capsys.readouterr().out
+    assert main([*flags, other, "--check", str(out)]) == 1
+    assert "accuracy was 0.833333333 and is now 0.866666667" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

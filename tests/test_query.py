@@ -38,4 +38,4 @@ def test_what_cannot_be_asked(values, reason, field):
 
 
 def test_the_limits_are_inclusive():
-    Query("why " * 50, top=20, history=(("q", "a"),) * 20, candidates=tuple(map(str, range(200))))
+    Query("why " * 50, top=200, history=(("q", "a"),) * 20, candidates=tuple(map(str, range(200))))

@@ -19,8 +19,12 @@ from PIL import Image
 
 from captioner.captioner import Captioner
 from eval import report
-from eval.report import Scored, choose, shade
-from eval.report_page import element, page
+from eval.__main__ import main as command
+from eval.report import Scored, choose
+from eval.report_html import element
+from eval.report_page import page
+from eval.report_pictures import DARKEST, shade
+from eval.report_questions import choose as choose_questions
 from training.scenes import draw_splits
 
 HOSTILE = '<script>alert(1)</script> & "quotes" \' </p> https://example.com/x.png'
@@ -178,7 +182,7 @@ def test_text_and_attributes_come_out_as_they_went_in(text, value):
 
 
 def test_half_a_surrogate_pair_is_written_as_a_question_mark():
-    assert "a? b" in page({"bundle": "a\ud800 b"}, [], [])
+    assert "a? b" in page("a\ud800 b", "", {})
 
 
 def test_a_shade_is_darkest_where_nobody_looked():
@@ -190,7 +194,7 @@ def test_a_shade_is_darkest_where_nobody_looked():
     assert set(rows // 4) == {1}  # four pixels for each cell
     assert set(columns // 4) == {5}
     assert alpha_HW.min() < 15
-    assert alpha_HW[-1, 0] == round(255 * report.DARKEST)
+    assert alpha_HW[-1, 0] == round(255 * DARKEST)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +268,118 @@ def test_a_bundle_without_attention_has_no_maps(looked, scenes, tiny_bundle_inje
 def test_another_bundle_than_the_runs_is_refused(looked, scenes, tiny_bundle_inject):
     with pytest.raises(ValueError, match="the run was made with"):
         make(looked, scenes, "--bundle", tiny_bundle_inject)
+
+
+@pytest.fixture(scope="module")
+def answered(tiny_bundle_answers, tmp_path_factory):
+    """The folder of `eval answers` on eight scenes, a hostile question and a broken picture among them."""
+    folder = tmp_path_factory.mktemp("answered")
+    draw_splits(folder, {"val": PICTURES})
+    photos = sorted((folder / "val").iterdir())
+    photos[-1].write_bytes(b"")
+    kinds = [("is there", "yes/no", "is there a red dog?", "yes"), ("how many", "number", "how many are there?", "2")]
+    questions, annotations = [], []
+    for n, photo in enumerate(photos):
+        for k, (question_type, answer_type, text, answer) in enumerate(kinds):
+            number = {"question_id": 10 * n + k, "image_id": int(photo.stem)}
+            questions.append({**number, "question": HOSTILE if n == k == 0 else text})
+            people = [{"answer": answer}] * 7 + [{"answer": "no" if k == 0 else "dog"}] * 3
+            annotations.append(
+                {**number, "question_type": question_type, "answer_type": answer_type, "answers": people}
+            )
+    write(folder, "q.json", {"questions": questions})
+    write(folder, "a.json", {"annotations": annotations})
+    write(folder, "blind.json", [{"question_id": q["question_id"], "answer": "no"} for q in questions])
+    out = folder / "out"
+    flags = [
+        f"--bundle={tiny_bundle_answers}",
+        f"--questions={folder / 'q.json'}",
+        f"--annotations={folder / 'a.json'}",
+    ]
+    flags += [f"--pictures={folder / 'val'}", "--naming={image_id:08d}.png", f"--out={out}"]
+    flags += [f"--question-only={folder / 'blind.json'}", "--workers=0", "--threads=1"]
+    assert command(["answers", *flags]) == 0
+    return out
+
+
+def make_answers(run, *flags):
+    assert command(["report", "--answers", *map(str, (run, *flags))]) == 0
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_answers_have_their_own_sections(answered, tiny_bundle_answers):
+    html = make_answers(answered, "--bundle", tiny_bundle_answers, "--examples", 3)
+    groups = ["Best answers", "Worst answers", "Random answers"]
+    wanted = ["Accuracy", "Question types", *groups, "Question-only gap", "Unanswered", "Provenance of the answers"]
+    assert headings(html) == wanted
+    assert "<h1>Answers by tiny</h1>" in html
+    scores = json.loads((answered / "scores.json").read_text())
+    low, high = (100 * end for end in scores["intervals"]["accuracy"])
+    assert f"{low:.1f} to {high:.1f}" in html
+    accuracy = html.split(">Accuracy</h2>")[1].split("</section>")[0]
+    rows = [re.findall(r'data-value="([^"]*)"', row) for row in accuracy.split("<tr")[2:]]
+    of_blind = scores["rows"]["question only"]
+    assert [row[0] for row in rows] == ["tiny", "Question only"]
+    each = [own["accuracy"] for own in of_blind["per_answer_type"].values()]
+    assert list(map(float, rows[1][1:])) == [of_blind["metrics"]["accuracy"], *each]
+    types = html.split(">Question types</h2>")[1].split("</section>")[0]
+    assert re.findall(r'<th scope="row" data-value="([^"]*)"', types) == ["is there", "how many"]
+    gap = scores["bias"]["gap"]
+    assert f": looking {'adds' if gap >= 0 else 'loses'} {100 * abs(gap):.1f}." in html
+    assert html.split(">Unanswered</h2>")[1].count("EMPTY_IMAGE") == 2
+
+
+def test_best_and_worst_answers_are_by_accuracy_and_then_the_surest():
+    details = {
+        n: {"accuracy": accuracy, "probability": probability}
+        for n, (accuracy, probability) in enumerate([(1, 0.5), (1, 0.9), (0, 0.2), (0, 0.8), (0.6, 0.4)])
+    }
+    best, worst, drawn = choose_questions(details, 12)
+    assert best[2] == [1, 0, 4]
+    assert worst[2] == [3, 2]
+    assert sorted(drawn[2]) == [0, 1, 2, 3, 4]
+    assert [title for title, _, _ in choose_questions({1: {}}, 2)] == ["Random answers"]
+
+
+def test_a_card_shows_the_models_answers_the_peoples_and_the_map(answered, tiny_bundle_answers):
+    html = make_answers(answered, "--bundle", tiny_bundle_answers, "--examples", 40)
+    section = html.split(">Random answers</h2>")[1].split("</section>")[0]
+    cards = section.split("<article>")[1:]
+    details = {e["question_id"]: e for e in json.loads((answered / "questions.json").read_text())}
+    assert len(cards) == 2 * PICTURES - 2
+    for card in cards:
+        own = details[int(re.search(r"question (\d+)</p>", card)[1])]
+        assert [float(width) for width in re.findall(r'<rect width="([^"]*)"', card)] == [
+            pytest.approx(100 * answer["probability"], abs=0.006) for answer in own["top"]
+        ]
+        # Seven and three of ten people: both have credit.
+        credit = {"yes", "no"} if own["question_id"] % 10 == 0 else {"2", "dog"}
+        ticked = re.findall(r'<span class="name">([^<]*)<span aria-label="as people said"', card)
+        assert set(ticked) == credit & {answer["text"] for answer in own["top"]}
+        assert ("yes × 7, no × 3" if own["question_id"] % 10 == 0 else "2 × 7, dog × 3") in card
+        (word,) = Elements(card).of_class("word")
+        assert word["data-shade"].startswith("data:image/png;base64,")
+        assert word["data-told"].startswith(own["answer"])
+    assert unescape(re.search(r'class="word"[^>]*>([^<]*&lt;script[^<]*)<', section)[1]) == HOSTILE
+    assert not [name for _, own in Elements(html).found for name in own if name.startswith("on") or name == "style"]
+
+
+def test_captions_and_answers_in_one_report(run, scenes, answered):
+    html = make(run, scenes, "--answers", answered)
+    assert "<h1>Captions and answers by an unnamed model and tiny</h1>" in html
+    assert len(headings(html)) == len(set(headings(html)))
+    assert {"Scores", "Accuracy", "Best", "Best answers"} <= set(headings(html))
+
+
+def test_answers_without_a_run_or_of_another_bundle_are_refused(answered, tiny_bundle, tmp_path, capsys):
+    assert command(["report"]) == 1
+    assert "give --run, the folder of `eval captions`, --answers" in capsys.readouterr().err
+    assert command(["report", "--run", str(answered)]) == 1
+    assert "--run needs --annotations and --pictures" in capsys.readouterr().err
+    assert command(["report", "--answers", str(tmp_path)]) == 1
+    assert "settings.json: cannot be read" in capsys.readouterr().err
+    assert command(["report", "--answers", str(answered), "--bundle", str(tiny_bundle)]) == 1
+    assert "the answers were made with" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +458,24 @@ def test_in_chromium(looked, scenes, tiny_bundle, browser, tmp_path):
     assert {address for address in requested(browser) if not address.startswith("data:")} == {
         (looked / "report.html").as_uri()
     }
+
+
+def test_answers_in_chromium(answered, tiny_bundle_answers, browser, tmp_path):
+    from selenium.webdriver import ActionChains
+
+    make_answers(answered, "--bundle", tiny_bundle_answers)
+    open_page(browser, answered / "report.html", 1280)
+    card = browser.find_element("css selector", "article")
+    shade, word = (card.find_element("css selector", name) for name in (".shade", ".word"))
+    assert not shade.is_displayed()
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", card)
+    ActionChains(browser).move_to_element(word).perform()
+    assert shade.is_displayed()
+    assert browser.execute_script("return arguments[0].naturalWidth", shade) > 0
+    bars = [bar.size for bar in card.find_elements("css selector", ".bar")]
+    assert min(bar["width"] for bar in bars) > 40
+    assert all(4 <= bar["height"] <= 12 for bar in bars)
+    browser.save_screenshot(tmp_path / "desktop.png")
+    open_page(browser, answered / "report.html", 390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    assert browser.get_log("browser") == []

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from captioner.captioner import Captioner
 from eval import speed
 from eval.__main__ import main
 
@@ -97,6 +98,33 @@ def test_the_real_torch_peer(tiny_bundle, capsys):
     assert main(["speed", "--bundle", str(tiny_bundle), "--repeats", "2", "--threads", "1"]) == 0
     printed = capsys.readouterr()
     assert "torch eager" in printed.out, printed.err
+
+
+def test_the_second_question_about_a_photo_needs_no_encoder(tiny_bundle_answers, tmp_path, monkeypatch, capsys):
+    encoded = []
+    encode = Captioner.encode
+    monkeypatch.setattr(Captioner, "encode", lambda self, p: encoded.append(self.precision) or encode(self, p))
+    out = tmp_path / "speed.json"
+    flags = ["speed", "--bundle", str(tiny_bundle_answers), "--question", "is it red?", "--threads", "1"]
+    assert main([*flags, "--repeats", "3", "--out", str(out)]) == 0
+    assert encoded == ["fp32", "int8"] * (3 + speed.WARM_UP)  # once for two questions
+    report = json.loads(out.read_text())
+    for precision in ("fp32", "int8"):
+        first, second = report["first_ms"][precision], report["second_ms"][precision]
+        assert report["second_over_first"][precision] == pytest.approx(second / first)
+        assert min(first, second) > 0
+    assert (report["question"], report["repeats"], report["threads"]) == ("is it red?", 3, 1)
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["onnx", "fp32"],
+        ["onnx", "int8"],
+    ]
+
+
+def test_questions_need_an_answerer_and_words(tiny_bundle, tiny_bundle_answers, capsys):
+    assert main(["speed", "--bundle", str(tiny_bundle), "--question", "is it red?"]) == 1
+    assert "answers no questions" in capsys.readouterr().err
+    assert main(["speed", "--bundle", str(tiny_bundle_answers), "--question", ""]) == 1
+    assert "the question has no words" in capsys.readouterr().err
 
 
 def test_wrong_flags(tiny_bundle, capsys):

@@ -180,7 +180,7 @@ def main() -> int:
         search = SearchOptions(**recipe["search"])
         if args.length_power is not None:
             search = SearchOptions(**{**recipe["search"], "length_power": args.length_power})
-        pictures = (recipe["train"] or recipe["train_questions"])["pictures"]
+        pictures = (recipe["train"] or recipe["train_questions"][0])["pictures"]
         photos = photos_in(data / pictures, network.config, CALIBRATION_PHOTOS)
         examples = args.run / EXAMPLE_QUESTIONS
         questions = json.loads(examples.read_text(encoding="utf-8")) if examples.exists() else []
@@ -191,7 +191,7 @@ def main() -> int:
                 split = ["--split", files["split"]] if files["split"] else []
                 where = ["--annotations", str(data / files["annotations"]), "--pictures", str(data / files["pictures"])]
                 scores["precisions"] = score_precisions(args.out, "captions", [*where, "--no-java", *split])
-            if files := recipe["validation_questions"]:
+            if files := recipe.get("validation_questions"):
                 where = _question_flags(files, data)
                 scores["answer_precisions"] = score_precisions(args.out, "answers", where)
             (args.out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")

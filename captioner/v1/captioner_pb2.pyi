@@ -279,15 +279,17 @@ class SearchOptions(_message.Message):
     def __init__(self, beam_size: _Optional[int] = ..., max_words: _Optional[int] = ..., captions: _Optional[int] = ..., length_power: _Optional[float] = ...) -> None: ...
 
 class ImageLimits(_message.Message):
-    __slots__ = ("max_bytes", "max_pixels", "min_side", "max_side", "max_aspect")
+    __slots__ = ("max_bytes", "max_pixels", "min_side", "max_side", "max_aspect", "max_scans")
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MIN_SIDE_FIELD_NUMBER: _ClassVar[int]
     MAX_SIDE_FIELD_NUMBER: _ClassVar[int]
     MAX_ASPECT_FIELD_NUMBER: _ClassVar[int]
+    MAX_SCANS_FIELD_NUMBER: _ClassVar[int]
     max_bytes: int
     max_pixels: int
     min_side: int
     max_side: int
     max_aspect: float
-    def __init__(self, max_bytes: _Optional[int] = ..., max_pixels: _Optional[int] = ..., min_side: _Optional[int] = ..., max_side: _Optional[int] = ..., max_aspect: _Optional[float] = ...) -> None: ...
+    max_scans: int
+    def __init__(self, max_bytes: _Optional[int] = ..., max_pixels: _Optional[int] = ..., min_side: _Optional[int] = ..., max_side: _Optional[int] = ..., max_aspect: _Optional[float] = ..., max_scans: _Optional[int] = ...) -> None: ...
