@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 Conditioning = Literal["first_step", "first_word", "initial_state"]
 Attention = Literal["none", "soft"]
-AnswererKind = Literal["product", "attention", "question_only", "picture_only", "jabri"]
+AnswererKind = Literal["product", "sum", "attention", "question_only", "picture_only", "jabri"]
 
 
 def at_least(name: str, value: float, limit: float) -> None:

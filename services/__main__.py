@@ -1,43 +1,90 @@
-"""python -m services --bundle DIR: serve a bundle over gRPC."""
+"""python -m services --bundle DIR: serve bundles over gRPC until SIGTERM. SIGHUP reloads them."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 from pathlib import Path
 
-from captioner import Captioner
-from captioner.engine import EngineError
-from services.server import ListenError, ServerSettings, serve
+from captioner.engine import PROVIDERS, EngineError
+from services import json_log, tracing
+from services.metrics import Metrics
+from services.models import LoadError, Models
+from services.server import ListenError, Server, serve
+from services.settings import EngineSettings, ServerSettings
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, load the bundle, serve until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m services", description="Serve a bundle over gRPC.")
-    parser.add_argument("--bundle", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--host", default=ServerSettings.host, help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=ServerSettings.port, help="0 takes a free one (%(default)s)")
-    parser.add_argument("--threads", type=int, help="threads of the model (one per core)")
-    parser.add_argument("--precision", choices=("int8", "fp32"), help="of the graphs (int8 if the bundle has it)")
-    parser.add_argument(
-        "--max-queue",
-        type=int,
-        default=ServerSettings.max_queue,
-        help="pictures waiting or being captioned; one more is refused (%(default)s)",
-    )
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    """Parse the command line, load the bundles, serve until SIGTERM or SIGINT."""
+    given = _parser().parse_args(arguments)
+    handler = None
     try:
-        settings = ServerSettings(given.host, given.port, given.max_queue)
-        captioner = Captioner.load(given.bundle, precision=given.precision, threads=given.threads)
-    except (ValueError, EngineError) as error:  # a BundleError is a ValueError
+        engine = EngineSettings(
+            max_queue=given.max_queue,
+            max_batch=given.max_batch,
+            threads=given.threads,
+            precision=given.precision,
+            provider=given.provider,
+            require_gpu=given.require_gpu,
+        )
+        settings = ServerSettings(
+            host=given.host,
+            port=given.port,
+            metrics_port=given.metrics_port,
+            web_port=given.web_port,
+            tls_certificate=given.tls_certificate,
+            tls_key=given.tls_key,
+            client_ca=given.client_ca,
+            tokens_file=given.tokens,
+            log_json=given.log == "json",
+        )
+        handler = json_log.set_up(settings.log_json)
+        asyncio.run(_serve(given.bundle, engine, settings, handler))
+    except (ValueError, EngineError, LoadError, ListenError, ImportError) as error:
+        if handler is not None:
+            handler.close()
         sys.exit(f"error: {error}")
+    handler.close()
+
+
+async def _serve(
+    bundles: list[Path], engine: EngineSettings, settings: ServerSettings, handler: json_log.LogHandler
+) -> None:
+    metrics = Metrics()
+    metrics.log_lines_lost.set_function(lambda: handler.lost)
+    trace = tracing.from_environment()
+    models = Models(bundles, engine, metrics)
     try:
-        asyncio.run(serve(captioner, settings))
-    except ListenError as error:
-        sys.exit(f"error: {error}")
+        await serve(Server(models, settings, engine.max_queue, metrics, (trace,) if trace else ()))
+    finally:
+        if trace is not None:
+            await asyncio.to_thread(trace.close)
+
+
+def _parser() -> argparse.ArgumentParser:
+    engine, server = EngineSettings(), ServerSettings()
+    parser = argparse.ArgumentParser(prog="python -m services", description="Serve bundles over gRPC.")
+    add = parser.add_argument
+    add("--bundle", type=Path, action="append", required=True, metavar="DIR",
+        help="folder of a model; more than one may be given, the first is the default")  # fmt: skip
+    add("--host", default=server.host, help="address to listen on (%(default)s)")
+    add("--port", type=int, default=server.port, help="of gRPC; 0 takes a free one (%(default)s)")
+    add("--metrics-port", type=int, metavar="PORT", help="of Prometheus's page (none)")
+    add("--web-port", type=int, metavar="PORT", help="of the web page (none)")
+    add("--tls-certificate", type=Path, metavar="PEM", help="the server's certificate chain (no TLS)")
+    add("--tls-key", type=Path, metavar="PEM", help="its private key")
+    add("--client-ca", type=Path, metavar="PEM", help="authorities whose clients are let in (all are)")
+    add("--tokens", type=Path, metavar="FILE", help="bearer tokens, one a line, a name before it if it has one (none)")
+    add("--max-queue", type=int, default=engine.max_queue, metavar="N",
+        help="pictures waiting or worked on; one more is refused (%(default)s)")  # fmt: skip
+    add("--max-batch", type=int, default=engine.max_batch, metavar="N", help="pictures in one run (%(default)s)")
+    add("--threads", type=int, metavar="N", help="of one run of a model (one per core)")
+    add("--precision", choices=("int8", "fp32"), help="of the graphs (int8 if the bundle has it)")
+    add("--provider", choices=tuple(PROVIDERS), default=engine.provider, help="what runs the models (%(default)s)")
+    add("--require-gpu", action="store_true", help="fail rather than fall back to the CPU")
+    add("--log", choices=("json", "text"), default="json", help="one JSON object a line, or text (%(default)s)")
+    return parser
 
 
 if __name__ == "__main__":

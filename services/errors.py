@@ -6,32 +6,26 @@ and an id, the log gets the id and the trace.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from captioner.images import BadImage
+from captioner.query import BadQuestion
+from services.engine import DeadlineError
 
 log = logging.getLogger(__name__)
 
 DOMAIN = "captioner"
-# A status travels in the trailing metadata, of which clients accept 8 KiB in all; some messages quote the caller.
-LONGEST_MESSAGE = 500
-
-Service = TypeVar("Service")
-Request = TypeVar("Request")
-Response = TypeVar("Response")
-Method = Callable[[Service, Request, grpc.aio.ServicerContext], Awaitable[Response]]
+LONGEST_MESSAGE = 400
+"""Bytes. A status travels in the trailing metadata, of which clients accept 8 KiB in all; some messages quote."""
 
 
 class OptionsError(ValueError):
@@ -42,12 +36,28 @@ class OptionsError(ValueError):
         self.violations = violations
 
 
+class MalformedRequestError(ValueError):
+    """Bytes that are no message of the method's type."""
+
+
 class UnknownModelError(LookupError):
     """A model was named that is not served here."""
 
 
-class AttentionUnavailableError(ValueError):
-    """Attention was asked of a model that has none."""
+class UnavailableError(ValueError):
+    """The model cannot do what was asked for; reason is CAPTIONS_, ANSWERS_ or ATTENTION_UNAVAILABLE."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+
+class TokenError(PermissionError):
+    """No token or a wrong one; reason is TOKEN_MISSING or TOKEN_INVALID."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
 
 
 class QueueFullError(RuntimeError):
@@ -67,8 +77,8 @@ class NotReadyError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a caller is told about an exception, besides its message."""
+class Failure:
+    """What a caller is told about an exception."""
 
     code: grpc.StatusCode
     reason: str
@@ -78,65 +88,68 @@ class Answer:
     retry_after: float | None = None
     """Seconds; None if repeating the call would not help."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    message: str = ""
+
+    def status(self) -> status_pb2.Status:
+        """The same on the wire."""
+        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=DOMAIN, metadata=self.metadata)
+        details: list[Any] = [info]
+        if self.violations:
+            violations = [
+                error_details_pb2.BadRequest.FieldViolation(field=name, description=_short(text))
+                for name, text in self.violations.items()
+            ]
+            details.append(error_details_pb2.BadRequest(field_violations=violations))
+        if self.retry_after is not None:
+            delay = Duration()
+            delay.FromMilliseconds(round(1000 * self.retry_after))
+            details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        status = status_pb2.Status(code=self.code.value[0], message=_short(self.message))
+        for detail in details:
+            packed = AnyMessage()
+            packed.Pack(detail)
+            status.details.append(packed)
+        return status
 
 
-TABLE: dict[type[Exception], Callable[[Any], Answer]] = {
-    BadImage: lambda e: Answer(grpc.StatusCode.INVALID_ARGUMENT, e.reason, violations={"image": str(e)}),
-    OptionsError: lambda e: Answer(grpc.StatusCode.INVALID_ARGUMENT, "OPTION_OUT_OF_RANGE", violations=e.violations),
-    AttentionUnavailableError: lambda e: Answer(grpc.StatusCode.FAILED_PRECONDITION, "ATTENTION_UNAVAILABLE"),
-    UnknownModelError: lambda e: Answer(grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL"),
-    QueueFullError: lambda e: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_after=e.retry_after),
-    NotReadyError: lambda e: Answer(grpc.StatusCode.UNAVAILABLE, e.reason, retry_after=1.0),
+_INVALID, _PRECONDITION = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
+
+TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
+    BadImage: lambda e: Failure(_INVALID, e.reason, violations={"image": str(e)}),
+    BadQuestion: lambda e: Failure(
+        _PRECONDITION if e.reason == "HISTORY_UNAVAILABLE" else _INVALID, e.reason, violations={e.field: str(e)}
+    ),
+    OptionsError: lambda e: Failure(_INVALID, "OPTION_OUT_OF_RANGE", violations=e.violations),
+    MalformedRequestError: lambda e: Failure(_INVALID, "MALFORMED_REQUEST"),
+    UnavailableError: lambda e: Failure(_PRECONDITION, e.reason),
+    UnknownModelError: lambda e: Failure(grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL"),
+    TokenError: lambda e: Failure(grpc.StatusCode.UNAUTHENTICATED, e.reason),
+    QueueFullError: lambda e: Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_after=e.retry_after),
+    NotReadyError: lambda e: Failure(grpc.StatusCode.UNAVAILABLE, e.reason, retry_after=1.0),
+    DeadlineError: lambda e: Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
 }
 
 
-def status_of(error: Exception) -> status_pb2.Status:
-    """The status that answers an exception; one that is not in the table is logged with its trace."""
+def failure_of(error: BaseException) -> Failure:
+    """What a caller is told about an exception; one that is not in the table is logged with its trace."""
     for kind in type(error).__mro__:
         if kind in TABLE:
-            return _status(TABLE[kind](error), str(error))
+            failure = TABLE[kind](error)
+            return Failure(**{**vars(failure), "message": str(error)})
     number = uuid.uuid4().hex[:12]
     log.error("internal error %s", number, exc_info=error)
-    answer = Answer(grpc.StatusCode.INTERNAL, "INTERNAL", metadata={"id": number})
-    return _status(answer, f"internal error {number}; the server's log has the details")
+    message = f"internal error {number}; the server's log has the details"
+    return Failure(grpc.StatusCode.INTERNAL, "INTERNAL", metadata={"id": number}, message=message)
 
 
-def _status(answer: Answer, message: str) -> status_pb2.Status:
-    """The answer on the wire."""
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=answer.reason, domain=DOMAIN, metadata=answer.metadata)]
-    if answer.violations:
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=name, description=_short(text))
-            for name, text in answer.violations.items()
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
-    if answer.retry_after is not None:
-        delay = Duration()
-        delay.FromMilliseconds(round(1000 * answer.retry_after))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    status = status_pb2.Status(code=answer.code.value[0], message=_short(message))
-    for detail in details:
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return status
+def status_of(error: BaseException) -> status_pb2.Status:
+    """The status that answers an exception."""
+    return failure_of(error).status()
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONGEST_MESSAGE else text[: LONGEST_MESSAGE - 3] + "..."
-
-
-def answers_errors(method: Method[Service, Request, Response]) -> Method[Service, Request, Response]:
-    """A servicer's unary method that answers its exceptions with status_of."""
-
-    @wraps(method)
-    async def guarded(self: Service, request: Request, context: grpc.aio.ServicerContext) -> Response:
-        try:
-            return await method(self, request, context)
-        except asyncio.CancelledError:
-            raise  # the caller is gone; swallowing it leaks the call (grpc issue 43360)
-        except Exception as error:
-            await context.abort_with_status(rpc_status.to_status(status_of(error)))
-            raise AssertionError("abort_with_status returned") from error
-
-    return guarded
+    """At most LONGEST_MESSAGE bytes, and no half characters."""
+    data = text.encode(errors="replace")
+    if len(data) <= LONGEST_MESSAGE:
+        return data.decode()
+    return data[: LONGEST_MESSAGE - 3].decode(errors="ignore") + "..."

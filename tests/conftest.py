@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -81,7 +82,8 @@ def _bundle(name: str, config: ModelConfig) -> Path:
         with TemporaryDirectory(dir=folder.parent) as unfinished:
             made = Path(unfinished) / "bundle"
             write_bundle(tiny_network(config), TINY_WORDS, "tiny", search, tiny_photos(), made, QUESTIONS)
-            made.rename(folder)
+            with suppress(OSError):  # another run of the tests was faster
+                made.rename(folder)
     return folder
 
 

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import random
-import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from grpc_status import rpc_status
+from PIL import Image
 
 from captioner import Captioner, SearchOptions
-from captioner.images import ImageLimits
+from captioner.query import QUESTION_LIMITS
 from captioner.v1 import captioner_pb2 as pb
 from captioner.v1 import captioner_pb2_grpc
 from services import errors
-from services.server import MESSAGE_BYTES, SERVICE, ServerSettings
+from services.server import MESSAGE_BYTES, SERVICE
 from services.translation import MAXIMA
-from tests.running_server import Held, Running, jpeg, running
+from tests.running_server import Held, failure, jpeg, reason, running, wait_until
 
-ROOT = Path(__file__).parents[1]
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
 
@@ -42,14 +31,13 @@ def captioner(tiny_bundle: Path) -> Captioner:
 
 
 @pytest.fixture(scope="module")
-def server(captioner: Captioner) -> Iterator[Running]:
-    with running(captioner) as running_server:
-        yield running_server
+def answerer(tiny_bundle_answers: Path) -> Captioner:
+    return Captioner.load(tiny_bundle_answers, threads=1)
 
 
 @pytest.fixture(scope="module")
-def channel(server: Running) -> Iterator[grpc.Channel]:
-    with grpc.insecure_channel(server.target, OPTIONS) as opened:
+def channel(captioner: Captioner) -> Iterator[grpc.Channel]:
+    with running(captioner) as server, grpc.insecure_channel(server.target, OPTIONS) as opened:
         yield opened
 
 
@@ -58,39 +46,22 @@ def stub(channel: grpc.Channel) -> Any:
     return captioner_pb2_grpc.CaptionServiceStub(channel)
 
 
+@pytest.fixture(scope="module")
+def asked(answerer: Captioner) -> Iterator[Any]:
+    with running(answerer) as server, grpc.insecure_channel(server.target, OPTIONS) as opened:
+        yield captioner_pb2_grpc.CaptionServiceStub(opened)
+
+
+@pytest.fixture(scope="module")
+def blind(tiny_bundle_inject: Path) -> Iterator[Any]:
+    """A model without attention."""
+    with running(tiny_bundle_inject) as server, grpc.insecure_channel(server.target, OPTIONS) as opened:
+        yield captioner_pb2_grpc.CaptionServiceStub(opened)
+
+
 @pytest.fixture
 def held(captioner: Captioner) -> Held:
     return Held(captioner)
-
-
-def failure(call: Any) -> tuple[grpc.StatusCode, dict[str, Any]]:
-    """The code of a failing call, and its details by name of their type."""
-    with pytest.raises(grpc.RpcError) as caught:
-        call()
-    status = rpc_status.from_call(caught.value)
-    details: dict[str, Any] = {"message": caught.value.details()}
-    for packed in status.details if status else ():
-        kind = getattr(error_details_pb2, packed.TypeName().rsplit(".", 1)[1])
-        details[kind.DESCRIPTOR.name] = detail = kind()
-        assert packed.Unpack(detail)
-    if "ErrorInfo" in details:
-        assert details["ErrorInfo"].domain == "captioner"
-    return caught.value.code(), details
-
-
-def reason(details: dict[str, Any]) -> str:
-    return details["ErrorInfo"].reason if "ErrorInfo" in details else ""
-
-
-def fields(details: dict[str, Any]) -> set[str]:
-    return {violation.field for violation in details["BadRequest"].field_violations}
-
-
-def wait_until(condition: Any, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 # Captions
@@ -113,7 +84,15 @@ def test_answer_names_its_model_and_the_time_of_each_stage(stub: Any, captioner:
     response = stub.CaptionImage(pb.CaptionImageRequest(image=jpeg(), model=captioner.bundle.name), timeout=10)
     assert (response.model, response.model_version) == (captioner.bundle.name, captioner.bundle.version)
     stages = response.stage_durations
-    assert all(stage.ToNanoseconds() > 0 for stage in (stages.decode, stages.encode, stages.search))
+    assert stages.search.ToNanoseconds() > 0
+    assert min(stage.ToNanoseconds() for stage in (stages.decode, stages.encode, stages.queue)) >= 0
+
+
+def test_a_picture_that_is_remembered_is_not_looked_at_again(stub: Any) -> None:
+    request = pb.CaptionImageRequest(image=jpeg(shade=33))
+    stub.CaptionImage(request, timeout=10)
+    again = stub.CaptionImage(request, timeout=10).stage_durations
+    assert again.decode.ToNanoseconds() == again.encode.ToNanoseconds() == 0
 
 
 def test_three_captions_unless_said_otherwise(stub: Any) -> None:
@@ -132,48 +111,15 @@ def test_attention_on_request(stub: Any, captioner: Captioner) -> None:
         assert sum(word.attention.weights) == pytest.approx(1, abs=1e-3)
 
 
-def test_attention_of_a_model_without(tiny_bundle_inject: Path) -> None:
-    with (
-        running(Captioner.load(tiny_bundle_inject, threads=1)) as server,
-        grpc.insecure_channel(server.target) as channel,
+def test_attention_of_a_model_without(blind: Any) -> None:
+    assert not blind.GetModel(pb.GetModelRequest(), timeout=10).model.has_attention
+    assert blind.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10).captions
+    for call in (
+        lambda: blind.CaptionImage(pb.CaptionImageRequest(image=jpeg(), include_attention=True), timeout=10),
+        lambda: blind.DrawAttention(pb.DrawAttentionRequest(image=jpeg()), timeout=10),
     ):
-        stub = captioner_pb2_grpc.CaptionServiceStub(channel)
-        assert not stub.GetModel(pb.GetModelRequest(), timeout=10).model.has_attention
-        assert stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10).captions
-        request = pb.CaptionImageRequest(image=jpeg(), include_attention=True)
-        code, details = failure(lambda: stub.CaptionImage(request, timeout=10))
-    assert (code, reason(details)) == (grpc.StatusCode.FAILED_PRECONDITION, "ATTENTION_UNAVAILABLE")
-
-
-# The caller's mistakes
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("beam_size", 0),
-        ("beam_size", 21),
-        ("max_words", -1),
-        ("max_words", 51),
-        ("captions", 0),
-        ("captions", 8),
-        ("length_power", -0.1),
-        ("length_power", 2.1),
-        ("length_power", float("nan")),
-    ],
-)
-def test_option_out_of_range(stub: Any, field: str, value: float) -> None:
-    request = pb.CaptionImageRequest(image=jpeg(), **{field: value})  # type: ignore[arg-type]
-    code, details = failure(lambda: stub.CaptionImage(request, timeout=10))
-    assert (code, reason(details)) == (grpc.StatusCode.INVALID_ARGUMENT, "OPTION_OUT_OF_RANGE")
-    assert fields(details) == {field}
-    assert str(value) in details["message"]
-
-
-def test_every_bad_option_is_named(stub: Any) -> None:
-    request = pb.CaptionImageRequest(image=jpeg(), beam_size=99, max_words=0, captions=21, length_power=9)
-    _, details = failure(lambda: stub.CaptionImage(request, timeout=10))
-    assert fields(details) == {"beam_size", "max_words", "captions", "length_power"}
+        code, details = failure(call)
+        assert (code, reason(details)) == (grpc.StatusCode.FAILED_PRECONDITION, "ATTENTION_UNAVAILABLE")
 
 
 @pytest.mark.parametrize("name", ["beam_size", "max_words", "captions", "length_power"])
@@ -182,38 +128,132 @@ def test_maxima_are_the_ends_of_the_ranges(name: str) -> None:
         replace(MAXIMA, **{name: getattr(MAXIMA, name) + 1})
 
 
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        (b"", "EMPTY_IMAGE"),
-        (random.Random(1).randbytes(500), "UNSUPPORTED_FORMAT"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "UNSUPPORTED_FORMAT"),
-        (jpeg()[:-500], "CORRUPT_IMAGE"),
-        (bytes(ImageLimits().max_bytes + 1), "IMAGE_TOO_LARGE_BYTES"),
-        (jpeg(height=1, width=1), "IMAGE_TOO_SMALL"),
-    ],
-    ids=["empty", "noise", "svg", "truncated", "too large", "too small"],
-)
-def test_picture_that_cannot_be_used(stub: Any, image: bytes, expected: str) -> None:
-    code, details = failure(lambda: stub.CaptionImage(pb.CaptionImageRequest(image=image), timeout=10))
-    assert (code, reason(details)) == (grpc.StatusCode.INVALID_ARGUMENT, expected)
-    assert fields(details) == {"image"}
+# Answers
 
 
-def test_message_too_large_for_grpc_has_no_reason(stub: Any) -> None:
-    request = pb.CaptionImageRequest(image=bytes(MESSAGE_BYTES + 1))
-    code, details = failure(lambda: stub.CaptionImage(request, timeout=10))
-    assert (code, reason(details)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+def test_answers_are_those_of_the_library(asked: Any, answerer: Captioner) -> None:
+    question = "what is the colour of the dog?"
+    response = asked.AnswerQuestion(pb.AnswerQuestionRequest(image=jpeg(), question=question, top=3), timeout=10)
+    expected = answerer.answer(jpeg(), question, top=3)
+    assert [answer.text for answer in response.answers] == [answer.text for answer in expected.answers]
+    wanted = [answer.probability for answer in expected.answers]
+    assert [answer.probability for answer in response.answers] == pytest.approx(wanted, abs=1e-4)
+    assert tuple(response.unknown_words) == expected.unknown_words
+    assert not response.HasField("attention")
+    assert (response.model, response.model_version) == (answerer.bundle.name, answerer.bundle.version)
+    assert response.stage_durations.search.ToNanoseconds() > 0
 
 
-@pytest.mark.parametrize("name", ["another", "x" * 100_000])
-def test_unknown_model(stub: Any, name: str) -> None:
+def test_five_answers_unless_said_otherwise(asked: Any, answerer: Captioner) -> None:
+    response = asked.AnswerQuestion(pb.AnswerQuestionRequest(image=jpeg(), question="what"), timeout=10)
+    assert len(response.answers) == min(5, len(answerer.bundle.answers))
+
+
+def test_candidates_are_chosen_from(asked: Any, answerer: Captioner) -> None:
+    known = answerer.bundle.answers[0]
+    request = pb.AnswerQuestionRequest(image=jpeg(), question="what", candidates=[known, "never heard"])
+    response = asked.AnswerQuestion(request, timeout=10)
+    assert [(answer.text, answer.probability) for answer in response.answers] == [(known, 1.0), ("never heard", 0.0)]
+    assert response.unknown_candidates == ["never heard"]
+
+
+def test_where_it_looked_for_an_answer(asked: Any, answerer: Captioner) -> None:
+    request = pb.AnswerQuestionRequest(image=jpeg(), question="what", include_attention=True)
+    attention = asked.AnswerQuestion(request, timeout=10).attention
+    rows, columns, _ = answerer.bundle.grid
+    assert (attention.rows, attention.columns, len(attention.weights)) == (rows, columns, rows * columns)
+    assert sum(attention.weights) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_question_about_a_captioned_picture_needs_no_second_look(asked: Any) -> None:
+    image = jpeg(shade=44)
+    asked.CaptionImage(pb.CaptionImageRequest(image=image), timeout=10)
+    response = asked.AnswerQuestion(pb.AnswerQuestionRequest(image=image, question="what"), timeout=10)
+    assert response.stage_durations.encode.ToNanoseconds() == 0
+
+
+# Figures
+
+
+def shown(png: bytes) -> tuple[int, int]:
+    """The size of a PNG file."""
+    picture = Image.open(BytesIO(png), formats=("PNG",))
+    picture.load()
+    return picture.size
+
+
+def test_a_figure_of_the_best_caption(stub: Any, captioner: Captioner) -> None:
+    request = pb.DrawAttentionRequest(image=jpeg(), beam_size=4, max_words=5, length_power=1.0)
+    response = stub.DrawAttention(request, timeout=20)
+    [expected] = captioner.caption(jpeg(), beam_size=4, max_words=5, length_power=1.0, captions=1)
+    assert response.caption.text == expected.text
+    assert all(word.HasField("attention") for word in response.caption.words)
+    assert min(shown(response.png)) > 200
+    assert (response.model, response.model_version) == (captioner.bundle.name, captioner.bundle.version)
+
+
+def test_a_figure_of_an_answer(asked: Any, answerer: Captioner) -> None:
+    response = asked.DrawAttention(pb.DrawAttentionRequest(image=jpeg(), question="what is it"), timeout=20)
+    assert response.answer.text == answerer.answer(jpeg(), "what is it").answers[0].text
+    assert not response.HasField("caption")
+    assert min(shown(response.png)) > 200
+
+
+def test_a_figure_of_a_large_picture(stub: Any) -> None:
+    large = pb.DrawAttentionRequest(image=jpeg(3000, 4000, 60))
+    assert max(shown(stub.DrawAttention(large, timeout=30).png)) < 4000
+
+
+# What a model cannot do
+
+
+def test_a_model_that_answers_no_questions(stub: Any) -> None:
     for call in (
-        lambda: stub.CaptionImage(pb.CaptionImageRequest(image=jpeg(), model=name), timeout=10),
-        lambda: stub.GetModel(pb.GetModelRequest(model=name), timeout=10),
+        lambda: stub.AnswerQuestion(pb.AnswerQuestionRequest(image=jpeg(), question="what"), timeout=10),
+        lambda: stub.DrawAttention(pb.DrawAttentionRequest(image=jpeg(), question="what"), timeout=10),
     ):
         code, details = failure(call)
-        assert (code, reason(details)) == (grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL")
+        assert (code, reason(details)) == (grpc.StatusCode.FAILED_PRECONDITION, "ANSWERS_UNAVAILABLE")
+
+
+class Changed:
+    """A captioner whose bundle says something else of its model."""
+
+    def __init__(self, captioner: Captioner, **settings: Any):
+        self._captioner = captioner
+        self.bundle = replace(captioner.bundle, model=replace(captioner.bundle.model, **settings))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._captioner, name)
+
+
+def test_a_model_that_writes_no_captions(answerer: Captioner) -> None:
+    with running(Changed(answerer, captions=False)) as server, grpc.insecure_channel(server.target) as channel:
+        stub: Any = captioner_pb2_grpc.CaptionServiceStub(channel)
+        model = stub.GetModel(pb.GetModelRequest(), timeout=10).model
+        assert (model.writes_captions, model.answers_questions, model.has_attention) == (False, True, False)
+        pictures = [pb.StreamCaptionImagesRequest(id="1", request=pb.CaptionImageRequest(image=jpeg()))]
+        [streamed] = stub.StreamCaptionImages(iter(pictures), timeout=10)
+        assert streamed.error.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+        for call in (
+            lambda: stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10),
+            lambda: stub.DrawAttention(pb.DrawAttentionRequest(image=jpeg()), timeout=10),
+        ):
+            code, details = failure(call)
+            assert (code, reason(details)) == (grpc.StatusCode.FAILED_PRECONDITION, "CAPTIONS_UNAVAILABLE")
+
+
+def test_a_model_that_says_not_where_it_looked_for_an_answer(answerer: Captioner) -> None:
+    kind = replace(answerer.bundle.model.answerer, kind="product")  # type: ignore[type-var]
+    with running(Changed(answerer, answerer=kind)) as server, grpc.insecure_channel(server.target) as channel:
+        stub: Any = captioner_pb2_grpc.CaptionServiceStub(channel)
+        request = pb.AnswerQuestionRequest(image=jpeg(), question="what", include_attention=True)
+        for call in (
+            lambda: stub.AnswerQuestion(request, timeout=10),
+            lambda: stub.DrawAttention(pb.DrawAttentionRequest(image=jpeg(), question="what"), timeout=10),
+        ):
+            code, details = failure(call)
+            assert (code, reason(details)) == (grpc.StatusCode.FAILED_PRECONDITION, "ATTENTION_UNAVAILABLE")
 
 
 # Faults of the moment, and ours
@@ -225,7 +265,7 @@ def test_deadline_ends_the_work(held: Held) -> None:
         held.hold()
         code, _ = failure(lambda: stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=0.3))
         assert code == grpc.StatusCode.DEADLINE_EXCEEDED
-        wait_until(lambda: server.server.worker._admitted == 0)
+        wait_until(lambda: server.admitted == 0)
         held.let_go()
         assert stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10).captions
         assert held.searches == 1  # of the second call alone
@@ -235,27 +275,31 @@ def test_cancelled_calls_are_dropped(held: Held) -> None:
     with running(held) as server, grpc.insecure_channel(server.target) as channel:
         stub = captioner_pb2_grpc.CaptionServiceStub(channel)
         held.hold()
-        calls = [stub.CaptionImage.future(pb.CaptionImageRequest(image=jpeg()), timeout=10) for _ in range(3)]
-        assert held.entered.wait(10)
-        wait_until(lambda: server.server.worker._admitted == 3)
+        requests = [pb.CaptionImageRequest(image=jpeg(shade=n)) for n in range(3)]
+        calls = [stub.CaptionImage.future(request, timeout=10) for request in requests]
+        wait_until(lambda: server.admitted == 3)
         for call in calls:
             call.cancel()
-        wait_until(lambda: server.server.worker._admitted == 0)
+        wait_until(lambda: server.admitted == 0)
         held.let_go()
         assert stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10).captions
         assert held.searches == 1
 
 
-def test_full_queue_refuses_at_once(held: Held) -> None:
+@pytest.mark.parametrize("method", ["CaptionImage", "AnswerQuestion", "DrawAttention"])
+def test_full_queue_refuses_at_once(answerer: Captioner, method: str) -> None:
+    held = Held(answerer)
     with running(held, max_queue=2) as server, grpc.insecure_channel(server.target) as channel:
-        stub = captioner_pb2_grpc.CaptionServiceStub(channel)
+        stub: Any = captioner_pb2_grpc.CaptionServiceStub(channel)
         held.hold()
-        calls = [stub.CaptionImage.future(pb.CaptionImageRequest(image=jpeg()), timeout=10) for _ in range(2)]
-        wait_until(lambda: server.server.worker._admitted == 2)
-        code, details = failure(lambda: stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10))
+        requests = [pb.CaptionImageRequest(image=jpeg(shade=n)) for n in range(2)]
+        calls = [stub.CaptionImage.future(request, timeout=10) for request in requests]
+        wait_until(lambda: server.admitted == 2)
+        kind = {"CaptionImage": pb.CaptionImageRequest, "DrawAttention": pb.DrawAttentionRequest}.get(method)
+        request = kind(image=jpeg()) if kind else pb.AnswerQuestionRequest(image=jpeg(), question="what")
+        code, details = failure(lambda: getattr(stub, method)(request, timeout=10))
         assert (code, reason(details)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert details["RetryInfo"].retry_delay.ToNanoseconds() > 0
-        assert health(channel) == SERVING
         held.let_go()
         assert all(call.result().captions for call in calls)
 
@@ -264,16 +308,18 @@ def test_fault_of_ours_gives_an_id_and_nothing_else(captioner: Captioner, caplog
     class Broken(Held):
         broken = False
 
-        def encode(self, pixels_BHW3: Any) -> Any:
+        def encode(self, pixels_BHW3: Any, stop: Any = None) -> Any:
             if self.broken:
                 raise KeyError("secret")
-            return super().encode(pixels_BHW3)
+            return super().encode(pixels_BHW3, stop)
 
     broken = Broken(captioner)
     with running(broken) as server, grpc.insecure_channel(server.target) as channel:
         stub = captioner_pb2_grpc.CaptionServiceStub(channel)
         broken.broken = True
         code, details = failure(lambda: stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10))
+        broken.broken = False
+        assert stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10).captions
     assert (code, reason(details)) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert "secret" not in details["message"]
     number = details["ErrorInfo"].metadata["id"]
@@ -282,53 +328,15 @@ def test_fault_of_ours_gives_an_id_and_nothing_else(captioner: Captioner, caplog
     assert isinstance(record.exc_info[1], KeyError)
 
 
-def test_status_fits_into_metadata() -> None:
-    status = errors.status_of(errors.OptionsError(dict.fromkeys("abcd", "x" * 10000)))
-    assert status.ByteSize() < 4096
+@pytest.mark.parametrize("letter", ["x", "\N{GRINNING FACE}", "\n"])
+def test_status_fits_into_metadata(letter: str) -> None:
+    status = errors.status_of(errors.OptionsError(dict.fromkeys("abcd", letter * 10000)))
+    percent_encoded = 3 * len(status.message.encode())
+    base64 = status.ByteSize() * 4 / 3
+    assert percent_encoded + base64 < 6000  # of 8 KiB
 
 
-# Health, drain, reflection, the model
-
-
-def health(channel: grpc.Channel, service: str = SERVICE) -> int:
-    stub: Any = health_pb2_grpc.HealthStub(channel)
-    return int(stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10).status)
-
-
-def test_not_serving_before_the_warm_up(captioner: Captioner) -> None:
-    with running(captioner, warm=False) as server, grpc.insecure_channel(server.target) as channel:
-        assert health(channel) == health(channel, "") == NOT_SERVING
-        stub = captioner_pb2_grpc.CaptionServiceStub(channel)
-        code, details = failure(lambda: stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10))
-        assert (code, reason(details)) == (grpc.StatusCode.UNAVAILABLE, "LOADING")
-        server.run(server.server.warm_up())
-        assert health(channel) == health(channel, "") == SERVING
-        assert stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10).captions
-
-
-def test_warm_up_that_fails_never_serves(held: Held) -> None:
-    held.search = lambda grid_BPC, options: [[]]  # type: ignore[method-assign]
-    with running(held, warm=False) as server, grpc.insecure_channel(server.target) as channel:
-        with pytest.raises(RuntimeError, match="warm-up"):
-            server.run(server.server.warm_up())
-        assert health(channel) == NOT_SERVING
-
-
-def test_drain_finishes_calls_and_refuses_new_ones(held: Held) -> None:
-    with running(held) as server, grpc.insecure_channel(server.target) as channel:
-        stub = captioner_pb2_grpc.CaptionServiceStub(channel)
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))  # type: ignore[no-untyped-call]
-        assert next(watch).status == SERVING
-        held.hold()
-        call = stub.CaptionImage.future(pb.CaptionImageRequest(image=jpeg()), timeout=10)
-        assert held.entered.wait(10)
-        server.loop.call_soon_threadsafe(lambda: server.loop.create_task(server.server.drain()))
-        assert next(watch).status == NOT_SERVING
-        wait_until(lambda: server.server.worker.state.name == "DRAINING")
-        code, details = failure(lambda: stub.CaptionImage(pb.CaptionImageRequest(image=jpeg()), timeout=10))
-        assert (code, reason(details)) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
-        held.let_go()
-        assert call.result().captions
+# Reflection and the models
 
 
 def test_reflection_tells_the_services(channel: grpc.Channel) -> None:
@@ -354,57 +362,28 @@ def test_get_model(stub: Any, captioner: Captioner) -> None:
     assert SearchOptions(model.search_maxima.beam_size, model.search_maxima.max_words, 20, 2.0) == MAXIMA
     assert model.image_limits.max_bytes == 16 * 2**20 < MESSAGE_BYTES
     assert model.image_limits.max_pixels == 40_000_000
+    assert (model.writes_captions, model.answers_questions, model.answer_count) == (True, False, 0)
+    assert not model.HasField("question_limits")
 
 
-def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="max_queue must be at least 1, got 0"):
-        ServerSettings(max_queue=0)
-    with pytest.raises(ValueError, match="port must be in"):
-        ServerSettings(port=70_000)
+def test_get_model_that_answers(asked: Any, answerer: Captioner) -> None:
+    model = asked.GetModel(pb.GetModelRequest(), timeout=10).model
+    assert (model.writes_captions, model.answers_questions, model.accepts_history) == (True, True, False)
+    assert model.has_answer_attention
+    assert model.answer_count == len(answerer.bundle.answers)
+    assert model.question_limits.max_words == QUESTION_LIMITS.max_words
+    assert model.question_limits.max_top == 20
 
 
-# The command
-
-
-def start(bundle: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "services", "--bundle", str(bundle), "--port", "0", "--threads", "1", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ, "LANG": "C"})
-
-
-def test_sigterm_lets_calls_finish(tiny_bundle: Path) -> None:
-    process = start(tiny_bundle)
-    assert process.stderr is not None
-    try:
-        lines = iter(process.stderr.readline, "")
-        target = next(match[1] for line in lines if (match := re.search(r"listening on (\S+)", line)))
-        assert any(" serving " in line for line in lines)
-        with grpc.insecure_channel(target, OPTIONS) as channel:
-            stub = captioner_pb2_grpc.CaptionServiceStub(channel)
-            large = jpeg(height=4000, width=6000, quality=50)  # takes a while to decode
-            calls = [stub.CaptionImage.future(pb.CaptionImageRequest(image=large), timeout=60) for _ in range(8)]
-            wait_until(lambda: any(call.done() for call in calls))
-            process.send_signal(signal.SIGTERM)
-            wait_until(lambda: health(channel) == NOT_SERVING)
-            assert not all(call.done() for call in calls)
-            assert all(call.result().captions for call in calls)
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.stderr.close()
-        process.wait()
-
-
-def test_folder_without_a_bundle(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert text.startswith("error: ")
-    assert "Traceback" not in text
-
-
-def test_port_that_is_taken(tiny_bundle: Path, server: Running) -> None:
-    process = start(tiny_bundle, "--port", server.target.rsplit(":", 1)[1])
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "cannot listen on" in text
-    assert "Traceback" not in text
+def test_models_by_name_and_version(tiny_bundle: Path, tiny_bundle_inject: Path) -> None:
+    with running([tiny_bundle, tiny_bundle_inject]) as server, grpc.insecure_channel(server.target) as channel:
+        stub: Any = captioner_pb2_grpc.CaptionServiceStub(channel)
+        first, second = stub.ListModels(pb.ListModelsRequest(), timeout=10).models
+        assert (first.has_attention, second.has_attention) == (True, False)
+        assert first.version != second.version
+        assert stub.GetModel(pb.GetModelRequest(), timeout=10).model == first
+        for model in (first, second):
+            name = f"{model.name}@{model.version}"
+            assert stub.GetModel(pb.GetModelRequest(model=name), timeout=10).model == model
+            response = stub.CaptionImage(pb.CaptionImageRequest(image=jpeg(), model=name), timeout=10)
+            assert response.model_version == model.version

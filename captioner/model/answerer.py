@@ -1,6 +1,8 @@
 """Networks that answer a question about the encoder's grid. With u the question, v the mean of the grid:
 
     product        h = tanh(W_q u) * tanh(W_v v / |v|)        "deeper LSTM Q + norm I" (Agrawal et al., 2015)
+    sum            h = [tanh(W_q u); tanh(W_v c / |c|)], c the batch norm of v, so that W h adds what
+                   the question and the picture each say about an answer
     attention      u_0 = tanh(W_0 u), u_n = u_{n-1} + z_n, z_n seen in the grid by the state u_{n-1} (stacked attention,
                    Yang et al., 2016; one hop: Zhu et al., 2016; a hop is captioner.model.attention), and
                    h = tanh(W_q u) * (W_z z_N + W_v v)
@@ -98,7 +100,8 @@ class _Classes(nn.Module):
 
     def __init__(self, config: AnswererConfig, answers: int):
         super().__init__()
-        self.classify, self.dropout = nn.Linear(config.fusion_size, answers), nn.Dropout(config.dropout)
+        size = config.fusion_size * (2 if config.kind == "sum" else 1)
+        self.classify, self.dropout = nn.Linear(size, answers), nn.Dropout(config.dropout)
 
     def forward(self, fused_BKF: Tensor, candidates_AE: Tensor | None, options_BKO: Tensor | None) -> Tensor:
         scores_BKA: Tensor = self.classify(self.dropout(fused_BKF))
@@ -133,6 +136,8 @@ class _Product(nn.Module):
         self.picture = nn.Linear(grid[2], config.fusion_size) if config.kind != "question_only" else None
         if self.picture is not None:  # for inputs of length 1, whose elements are small
             nn.init.normal_(self.picture.weight, std=1.0)
+        # The mean of non-negative features points the same way for every picture: centred, it tells them apart.
+        self.centre = nn.BatchNorm1d(grid[2], affine=False) if config.kind == "sum" else None
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, grid_BPC: Tensor, question_BKD: Tensor) -> tuple[Tensor, None]:
@@ -140,10 +145,13 @@ class _Product(nn.Module):
         if self.question is not None:
             parts.append(self.question(question_BKD))
         if self.picture is not None:
-            pooled_BC = functional.normalize(grid_BPC.mean(dim=1), dim=1)
+            pooled_BC = grid_BPC.mean(dim=1)
+            pooled_BC = functional.normalize(pooled_BC if self.centre is None else self.centre(pooled_BC), dim=1)
             parts.append(self.picture(self.dropout(pooled_BC))[:, None] + question_BKD[:, :, :1] * 0)
         if self.kind == "jabri":
             return parts[0] + parts[1], None
+        if self.kind == "sum":
+            return torch.cat(parts, dim=2).tanh(), None
         fused_BKF = parts[0].tanh()
         return (fused_BKF * parts[1].tanh() if len(parts) == 2 else fused_BKF), None
 
@@ -180,6 +188,7 @@ class _Attention(nn.Module):
 
 _FUSIONS: dict[str, Callable[[AnswererConfig, tuple[int, int, int], int], nn.Module]] = {
     "product": _Product,
+    "sum": _Product,
     "attention": _Attention,
     "question_only": _Product,
     "picture_only": _Product,
