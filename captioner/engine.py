@@ -32,6 +32,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.options = _onnxruntime().RunOptions()
+        self.options.log_severity_level = 4  # or it prints that a run was stopped as an error
         self.is_set = False
 
     def set(self) -> None:

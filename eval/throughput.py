@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from captioner.atomic import write_json
 from captioner.bundle import Bundle, Precision
 from captioner.captioner import Captioner
-from captioner.engine import EngineError, Session, usable_cores
+from captioner.engine import EngineError, Session, Stop, usable_cores
 from eval.captions import caption_batches
 from eval.coco import load_split
 from eval.decoding import decode_ahead
@@ -37,10 +37,12 @@ class TimedSession(Session):
 
     seconds = 0.0
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(
+        self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]], stop: Stop | None = None
+    ) -> list[NDArray[Any]]:
         """The named outputs of one run."""
         begun = perf_counter()
-        found = super().run(outputs, inputs)
+        found = super().run(outputs, inputs, stop)
         self.seconds += perf_counter() - begun
         return found
 
