@@ -124,8 +124,8 @@ def test_the_history_is_read_where_it_should_be(kind):
 
 
 def test_settings_refuse_nonsense():
-    with pytest.raises(ValueError, match=r"kind must be one of product, .* got 'sum'"):
-        AnswererConfig(kind="sum")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"kind must be one of product, .* got 'mean'"):
+        AnswererConfig(kind="mean")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="hops must be at least 1, got 0"):
         AnswererConfig(hops=0)
     with pytest.raises(ValueError, match="must write captions or have an answerer"):
