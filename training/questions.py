@@ -66,10 +66,20 @@ class Reader:
         """Words of answers [A, W]."""
         return torch.from_numpy(encode_questions(self.lexicon.questions, answers, LONGEST_ANSWER))
 
+    def choices(self, questions: Sequence[Question]) -> tuple[Tensor, list[list[int]]]:
+        """Words of all candidates [A, W], each once, and which of them are each question's own."""
+        number = {text: n for n, text in enumerate(dict.fromkeys(text for q in questions for text in q.choices))}
+        return self.candidates(list(number)), [[number[text] for text in question.choices] for question in questions]
+
     def targets(self, question: Question) -> dict[int, float]:
         """How right the answers are that are in the list."""
         scores = soft_scores(question)
         return {number: score for answer, score in scores.items() if (number := self.number.get(answer)) is not None}
+
+
+def chooses(questions: Sequence[Question]) -> bool:
+    """Whether every question has candidates of its own, as in VisDial."""
+    return bool(questions) and all(question.choices for question in questions)
 
 
 class QuestionBatches:
@@ -84,7 +94,7 @@ class QuestionBatches:
         position = {picture.path: n for n, picture in enumerate(images.pictures)}
         usable = set(images.usable)
         # Where every question has candidates, as in VisDial, the choice between them is what is learnt.
-        self.chooses = bool(questions) and all(question.choices for question in questions)
+        self.chooses = chooses(questions)
         self.questions: list[Question] = []
         self.targets: list[dict[int, float]] = []
         self.of_picture: dict[int, list[int]] = defaultdict(list)
@@ -123,9 +133,10 @@ class QuestionBatches:
         places = [(b, k, q) for b, (_, own) in enumerate(rows) for k, q in enumerate(own)]
 
         def spread(words: list[list[int]]) -> Tensor:
-            table = np.zeros((len(rows), longest, max(1, *map(len, words))), np.int64)
-            for (b, k, _), row in zip(places, words, strict=True):
-                table[b, k, : len(row)] = row
+            texts_NQ = padded(words)
+            table = np.zeros((len(rows), longest, texts_NQ.shape[1]), np.int64)
+            for (b, k, _), text_Q in zip(places, texts_NQ, strict=True):
+                table[b, k] = text_Q
             return torch.from_numpy(table)
 
         images_B = self.images.images([position for position, _ in rows], views)
@@ -135,9 +146,9 @@ class QuestionBatches:
         targets = [self.targets[q] for _, _, q in places]
         candidates_AW, options_BKO, count = None, None, len(self.reader.lexicon.answers)
         if self.chooses:
-            texts = {text: n for n, text in enumerate(dict.fromkeys(text for q in asked for text in q.choices))}
-            options_BKO = spread([[texts[text] for text in question.choices] for question in asked])
-            candidates_AW, count = self.reader.candidates(list(texts)), options_BKO.shape[2]
+            candidates_AW, own_options = self.reader.choices(asked)
+            options_BKO = spread(own_options)
+            count = options_BKO.shape[2]
         elif self.reader.config.kind == "jabri":
             right = sorted({answer for own in targets for answer in own})
             others = random.permutation(np.setdiff1d(np.arange(count), right))[: max(0, CANDIDATES - len(right))]

@@ -20,7 +20,7 @@ from eval.metrics.ranking import ndcg, ranking
 from eval.metrics.vqa import vqa_accuracy
 from eval.questions import Question, QuestionSplit
 from training.data import PictureSet
-from training.questions import Reader, question_table
+from training.questions import Reader, chooses, question_table
 from training.recipes import Recipe
 
 BATCH = 50
@@ -75,9 +75,8 @@ def scores_of(
         question_NQ, history_NQ = (table.to(device)[:, None] for table in question_table(reader, part))
         candidates_AW, options_BKO = known_AW, None
         if chooses(questions):
-            texts = {text: n for n, text in enumerate(dict.fromkeys(text for q in part for text in q.choices))}
-            candidates_AW = reader.candidates(list(texts))
-            options_BKO = torch.tensor([[[texts[text] for text in question.choices]] for question in part])
+            candidates_AW, own_options = reader.choices(part)
+            options_BKO = torch.tensor(own_options)[:, None]
         extra = (x if x is None else x.to(device) for x in (candidates_AW, options_BKO))
         found = network.answerer(grid_NPC, question_NQ, history_NQ, *extra)
         for n, scores_A in zip(
@@ -89,11 +88,6 @@ def scores_of(
         dist.all_gather_object(parts, scores)
         scores = {n: scores_A for part in parts for n, scores_A in part.items()}
     return scores
-
-
-def chooses(questions: Sequence[Question]) -> bool:
-    """Whether every question has candidates of its own, as in VisDial."""
-    return bool(questions) and all(question.choices for question in questions)
 
 
 class Validation:
