@@ -36,7 +36,7 @@ from training.data import PictureSet, TrainingBatches, picture_set, pictures_of
 from training.features import encoder_digest
 from training.loss import TrainingLoss
 from training.questions import QuestionBatches, Reader
-from training.recipes import Recipe
+from training.recipe import Recipe
 from training.reward import References, sampled_batch
 from training.splits import Data, lexicon_of, load
 from training.steps import Step, Steps

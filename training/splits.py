@@ -13,7 +13,7 @@ from eval.coco import CaptionSplit, load_split
 from eval.questions import QuestionSplit, load_questions
 from eval.visdial import load_visdial
 from training.answers import answer_list
-from training.recipes import CaptionFiles, QuestionFiles, Recipe
+from training.recipe import CaptionFiles, QuestionFiles, Recipe
 
 
 @dataclass(frozen=True)

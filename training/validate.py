@@ -21,7 +21,7 @@ from eval.metrics.vqa import vqa_accuracy
 from eval.questions import Question, QuestionSplit
 from training.data import PictureSet
 from training.questions import Reader, chooses, question_table
-from training.recipes import Recipe
+from training.recipe import Recipe
 
 BATCH = 50
 """Pictures."""
