@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.config import AnswererConfig
-from captioner.model import search
+from captioner.model import onnx_lstm, search
 from captioner.model.answerer import Answerer
 from captioner.model.network import Network
 
@@ -126,6 +126,7 @@ def write_answerer(network: Network, path: Path) -> None:
         program = torch.onnx.export(
             AnswerGraph(network.answerer).eval(), inputs, dynamo=True, verbose=False, opset_version=OPSET,
             input_names=names, output_names=answer_outputs(config), dynamic_shapes=shapes,
+            custom_translation_table=onnx_lstm.translations(),
         )  # fmt: skip
     _save(program, path)
 

@@ -5,11 +5,13 @@ Shapes: N questions, Q words, E word vector, H hidden units, L layers, S = 2 L H
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from captioner.model.cells import LstmStack
-from captioner.model.loops import while_loop
+from captioner.model import onnx_lstm
+from captioner.model.cells import LstmCell, LstmStack
 from captioner.vocabulary import PAD
 
 
@@ -23,24 +25,25 @@ class LstmReader(nn.Module):
         self.size: int = 2 * layers * hidden_size
 
     def forward(self, question_NQ: Tensor, vectors_NQE: Tensor) -> Tensor:
+        length_N = (question_NQ != PAD).sum(dim=1)
+        if torch.compiler.is_exporting():
+            return self._exported(length_N, vectors_NQE)
         gates_NQG = self.cells.gates(self.dropout(vectors_NQE))
-        length_N1 = (question_NQ != PAD).sum(dim=1, keepdim=True)
-        longest = length_N1.amax(dim=(0, 1))
-        # Made from the words, so that the exported graph has the questions' own number of rows.
-        state_NS = gates_NQG[:, 0, :1] * 0 + gates_NQG.new_zeros(self.size)
+        state_NS = gates_NQG.new_zeros(len(gates_NQG), self.size)
+        for t in range(int(length_N.amax())):
+            new_NS, _ = self.cells(gates_NQG[:, t], state_NS[:, :0], state_NS)
+            state_NS = torch.where(t < length_N[:, None], new_NS, state_NS)
+        return state_NS
 
-        def more(t: Tensor, state_NS: Tensor) -> Tensor:
-            return t < longest
-
-        def read(t: Tensor, state_NS: Tensor) -> tuple[Tensor, Tensor]:
-            gates_NG = gates_NQG.index_select(1, t.reshape(1)).squeeze(1)
-            new_NS, _ = self.cells(gates_NG, state_NS[:, :0], state_NS)
-            return t + 1, torch.where(t < length_N1, new_NS, state_NS)
-
-        t = torch.zeros((), dtype=torch.long, device=question_NQ.device)
-        last_NS: Tensor
-        _, last_NS = while_loop()(more, read, (t, state_NS))
-        return last_NS
+    def _exported(self, length_N: Tensor, vectors_NQE: Tensor) -> Tensor:
+        """The same, each layer one node of the graph."""
+        seen_QNI, parts = vectors_NQE.transpose(0, 1), []
+        for module in self.cells:
+            cell = cast(LstmCell, module)
+            weights = cell.inputs.weight, cell.recurrent.weight, cell.inputs.bias
+            seen_QNI, hidden_NH, cell_NH = onnx_lstm.lstm(seen_QNI, length_N, *weights)
+            parts += [hidden_NH, cell_NH]
+        return torch.cat(parts, dim=1)
 
 
 class BagReader(nn.Module):
