@@ -3,6 +3,11 @@
 Needs numpy, Pillow and an onnxruntime; no torch.
 """
 
+import os
+
+# Before the import of onnxruntime, which else reports to its makers and writes a device's number to the home folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from captioner.bundle import Bundle, BundleError
 from captioner.captioner import Captioner
 from captioner.config import AnswererConfig, ModelConfig, Preprocessing, SearchOptions

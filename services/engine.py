@@ -11,11 +11,11 @@ from captioner import Captioner, SearchOptions
 from captioner.query import Query
 from services.batching import Call, Task
 from services.observer import Observer
-from services.pipeline import DeadlineError, Outcome, Pipeline
+from services.pipeline import BusyError, DeadlineError, Outcome, Pipeline
 from services.settings import EngineSettings
 from services.warm_up import WarmUpError, warm_up
 
-__all__ = ["DeadlineError", "Engine", "Outcome", "WarmUpError"]
+__all__ = ["BusyError", "DeadlineError", "Engine", "Outcome", "WarmUpError"]
 
 
 class Engine:
@@ -38,7 +38,8 @@ class Engine:
     async def caption(self, image: bytes, options: SearchOptions, deadline: float | None = None) -> Outcome:
         """Captions of the picture in a file's bytes. deadline: time.monotonic() seconds.
 
-        Raises BadImage, or DeadlineError as soon as the deadline has passed or cannot be met.
+        Raises BadImage, or DeadlineError as soon as the deadline has passed or cannot be met: BusyError at once, if it
+        is those before it that leave it no time.
         """
         return await self._answered(image, options, deadline)
 
@@ -84,6 +85,8 @@ class Engine:
                 found = call.settled.result()
                 if isinstance(found, Exception):
                     raise found
+            except BusyError:
+                raise  # it was never let in
             except (asyncio.CancelledError, DeadlineError) as error:
                 self._observer.dropped("deadline" if isinstance(error, DeadlineError) else "cancelled")
                 raise

@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from captioner.images import BadImage
 from captioner.query import BadQuestion
-from services.engine import DeadlineError
+from services.engine import BusyError, DeadlineError
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,7 @@ TABLE: dict[type[Exception], Callable[[Any], Failure]] = {
     UnknownModelError: lambda e: Failure(grpc.StatusCode.NOT_FOUND, "UNKNOWN_MODEL"),
     TokenError: lambda e: Failure(grpc.StatusCode.UNAUTHENTICATED, e.reason),
     QueueFullError: lambda e: Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_after=e.retry_after),
+    BusyError: lambda e: Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", retry_after=e.retry_after),
     NotReadyError: lambda e: Failure(grpc.StatusCode.UNAVAILABLE, e.reason, retry_after=1.0),
     DeadlineError: lambda e: Failure(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
 }

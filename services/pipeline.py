@@ -36,10 +36,20 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 1.25
 """A call is let in only if its deadline leaves it so many times the time that it and those before it should take."""
+SHORTEST_RETRY = 0.05
+"""Seconds."""
 
 
 class DeadlineError(TimeoutError):
     """The deadline of a call has passed or cannot be met; its work was dropped."""
+
+
+class BusyError(DeadlineError):
+    """The calls before it leave a call no time: it was refused before any work. Worth repeating after retry_after s."""
+
+    def __init__(self, message: str, retry_after: float):
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
@@ -84,9 +94,9 @@ class Pipeline:
         self._model.start()
 
     def enter(self, call: Call) -> None:
-        """Begin to work on a call; DeadlineError if those before it leave it no time."""
+        """Begin to work on a call; DeadlineError if it is late, BusyError if those before it leave it no time."""
         with self._changed:
-            self._check_deadline(call, PATIENCE * self._recent.mean("call") * (len(self._calls) + 1))
+            self._check_deadline(call, PATIENCE * self._recent.mean("call") * (len(self._calls) + 1), enters=True)
             if not self._calls:
                 self._left = call.arrived
             self._calls.add(call)
@@ -148,8 +158,11 @@ class Pipeline:
         for call in list(calls):
             self._settle(call, error)
 
-    def _check_deadline(self, call: Call, seconds: float) -> None:
-        """DeadlineError if the call cannot be answered in time, should that take so many seconds from now."""
+    def _check_deadline(self, call: Call, seconds: float, enters: bool = False) -> None:
+        """DeadlineError if the call cannot be answered in time, should that take so many seconds from now.
+
+        enters: nothing was done for it yet, so that it is a BusyError.
+        """
         if call.deadline is None:
             return
         left = call.deadline - monotonic()
@@ -157,7 +170,8 @@ class Pipeline:
             raise DeadlineError("the deadline has passed")
         others = len(self._calls) - (call in self._calls)
         if seconds > left and others:  # with no others it is tried: an estimate that is wrong would stay so for ever
-            raise DeadlineError(f"the deadline is in {left:.3f} s, and an answer takes about {seconds:.3f} s")
+            message = f"the deadline is in {left:.3f} s, and an answer takes about {seconds:.3f} s"
+            raise BusyError(message, max(SHORTEST_RETRY, seconds - left)) if enters else DeadlineError(message)
 
     def _ready(self, job: Job) -> None:
         """The job waits for the model, and its calls for the job."""

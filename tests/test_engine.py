@@ -19,7 +19,7 @@ from captioner import BadImage, Captioner, SearchOptions
 from captioner.query import BadQuestion, Query
 from services.admission import Admission
 from services.batching import Call
-from services.engine import DeadlineError, Engine, Outcome, WarmUpError
+from services.engine import BusyError, DeadlineError, Engine, Outcome, WarmUpError
 from services.observer import Observer
 from services.pipeline import Pipeline
 from services.settings import EngineSettings
@@ -284,22 +284,32 @@ def test_the_deadline_ends_the_call_and_the_run() -> None:
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_at_once_but_not_by_an_idle_model() -> None:
+    dropped: list[str] = []
+
+    class Drops(Observer):
+        def dropped(self, reason: str) -> None:
+            dropped.append(reason)
+
     async def work() -> None:
         fake = FakeCaptioner()
-        async with engine_of(fake) as engine:
+        async with engine_of(fake, Drops()) as engine:
             engine._pipeline.took("call", 20.0, 1)
             assert await engine.caption(picture(0), SEVEN, monotonic() + 10)  # an idle model tries
             fake.gate.clear()
             engine._pipeline.took("call", 20.0 * 20, 20)
             others = [asyncio.create_task(engine.caption(picture(n), SEVEN)) for n in range(1, 4)]
             await until(lambda: engine.calls == 3)
-            with pytest.raises(DeadlineError, match="an answer takes about"):  # 4 calls of nearly 20 s, times 1.25
+            with pytest.raises(
+                BusyError, match="an answer takes about"
+            ) as refused:  # 4 calls of nearly 20 s, times 1.25
                 await engine.caption(picture(4), SEVEN, monotonic() + 80)
+            assert 1 <= refused.value.retry_after <= 20  # nearly 100 s, of which 80 are left
             patient = asyncio.create_task(engine.caption(picture(5), SEVEN, monotonic() + 200))
             await until(lambda: engine.calls == 4)
             fake.gate.set()
             assert all(await asyncio.gather(*others, patient))
         assert 4 not in fake.decoded
+        assert not dropped  # it was never let in
 
     run(work)
 

@@ -75,9 +75,10 @@ class Network(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write all weights as safetensors."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        save_file({key: value.detach().cpu().contiguous() for key, value in self.state().items()}, path)
+        # Not save_file, whose files only their owner may read: a server in a container is somebody else.
+        path.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in self.state().items()}))
 
     @classmethod
     def load(
