@@ -3,8 +3,9 @@
 Works on whatever context can do what grpc.aio.ServicerContext does, so that calls over HTTP go through it too. A call
 without a good token is refused before its message is read.
 
-A failed call carries its request id in the trailing metadata, not in the initial: with initial metadata on the wire a
-client's retry policy would not apply any more (gRPC A6, "committed").
+A call with one answer, or a failed one, carries its request id in the trailing metadata, not in the initial: with
+initial metadata on the wire a client's retry policy would not apply any more (gRPC A6, "committed"), and the kill of a
+server at that moment would fail the call.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ class _Watched(_Handler):
         async def one(request: Any, context: Any) -> Any:
             async with calls.watch(method, metadata, caller, context) as call:
                 response = await inner(_checked(request), context)
-                await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
+                context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
                 return response
 
         async def many(request: Any, context: Any) -> None:

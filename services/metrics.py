@@ -59,6 +59,7 @@ class Metrics(Observer):
         self.batch_images = histogram("batch_images", "Images in one run of a stage.", IMAGES, "model", "stage")
         self.admitted_images = gauge("admitted_images", "Images that were let in and are not done.")
         self.rejected = counter("rejected_total", "Images that got no answer, and calls that were refused.", "reason")
+        self.tasks = gauge("tasks", "Tasks of the event loop: calls, streams, and a few of the server itself.")
         self.memory_hits = counter("memory_hits_total", "Images that were remembered.", "model")
         self.memory_misses = counter("memory_misses_total", "Images that were not remembered.", "model")
         self.reloads = counter("reloads_total", "Reloads of models, tokens and certificates.", "outcome")
@@ -113,9 +114,10 @@ class Metrics(Observer):
             self.model_info.labels(bundle.name, bundle.version, captioner.precision, captioner.provider).set(1)
         self.provider_is_gpu.set(bool(captioners) and all(captioner.provider == "cuda" for captioner in captioners))
 
-    def read_from(self, admitted: Callable[[], float]) -> None:
+    def read_from(self, admitted: Callable[[], float], tasks: Callable[[], float]) -> None:
         """Where to look when Prometheus asks."""
         self.admitted_images.set_function(admitted)
+        self.tasks.set_function(tasks)
 
     def serve(self, host: str, port: int) -> WSGIServer:
         """Answer Prometheus over HTTP, from a thread; OSError if it cannot listen. shutdown() ends it."""

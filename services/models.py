@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
@@ -13,6 +14,7 @@ from captioner import Bundle, Captioner
 from services.engine import Engine, WarmUpError
 from services.errors import UnknownModelError
 from services.observer import Observer
+from services.priority import step_back
 from services.settings import EngineSettings
 
 LONGEST_NAME = 64
@@ -46,6 +48,8 @@ class Models:
         self._served: tuple[Engine, ...] = ()  # one for each folder, in their order
         self._reloading = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+        # The threads that a session starts have the niceness of the one that makes it.
+        self._loader = ThreadPoolExecutor(1, "load", initializer=step_back)
 
     @property
     def engines(self) -> list[Engine]:
@@ -98,13 +102,16 @@ class Models:
     async def close(self) -> None:
         """Close every engine, after its last call."""
         await asyncio.gather(*(engine.close() for engine in self._served), *self._closing)
+        self._loader.shutdown(wait=False)
 
     async def _open(self, old: Sequence[Engine] = ()) -> tuple[Engine, ...]:
         """A warm engine for each folder, the old one where its bundle is unchanged; LoadError, and none is left."""
         engines: list[Engine] = []
         try:
             for folder, before in zip_longest(self.folders, old):
-                captioner = await asyncio.to_thread(self._captioner, folder, before)
+                captioner = await asyncio.get_running_loop().run_in_executor(
+                    self._loader, self._captioner, folder, before
+                )
                 engine = before if captioner is None else Engine(captioner, self.settings, self._observer)
                 engines.append(engine)
                 if engine is not before:

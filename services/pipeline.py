@@ -30,6 +30,7 @@ from captioner.query import Query
 from captioner.results import Answered
 from services.batching import Call, Job, Recent, Task, Waiting, kind_of, run
 from services.observer import Observer, Stage
+from services.priority import step_back
 from services.settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Pipeline:
         self._recent = Recent()
         self._left = 0.0  # when calls were last answered, or the first of them came
 
-        self._readers = ThreadPoolExecutor(settings.readers, "read")
+        self._readers = ThreadPoolExecutor(settings.readers, "read", initializer=step_back)
         self._model = threading.Thread(target=self._run_batches, name="model", daemon=True)
         self._model.start()
 
@@ -255,6 +256,7 @@ class Pipeline:
     # On the thread of the model
 
     def _run_batches(self) -> None:
+        step_back()
         while True:
             with self._changed:
                 while not (batch := self._next_batch()):

@@ -70,7 +70,8 @@ class Server:
         self.models, self.settings = models, settings
         self.metrics = metrics or Metrics()
         self.admission = Admission(max_queue)
-        self.metrics.read_from(lambda: self.admission.admitted)
+        loop = asyncio.get_running_loop()
+        self.metrics.read_from(lambda: self.admission.admitted, lambda: len(asyncio.all_tasks(loop)))
         self.health = health.HealthServicer()
         self.service = CaptionService(models, self.admission)
         self.tokens = None if settings.tokens_file is None else Tokens(settings.tokens_file)

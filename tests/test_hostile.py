@@ -5,12 +5,15 @@ Bad tokens and certificates: test_security. Bad pictures within a stream: test_s
 
 from __future__ import annotations
 
+import base64
 import gzip
+import json
 import random
 import socket
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from http.client import HTTPConnection
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +27,7 @@ from captioner import Captioner
 from captioner.v1 import captioner_pb2 as pb
 from captioner.v1 import captioner_pb2_grpc
 from services.server import MESSAGE_BYTES, METADATA_BYTES
+from tests.raw_http2 import Http2, grpc_status, message
 from tests.running_server import Running, failure, fields, jpeg, reason, running
 
 Code = grpc.StatusCode
@@ -201,6 +205,143 @@ CASES["metadata: many values"] = Case(
 )
 for unknown in ("Nonsense", "captionimage", "../CaptionService/CaptionImage", "", "CaptionImage/../GetModel"):
     CASES[f"method: {unknown or 'none'}"] = Case(unknown, b"", Code.UNIMPLEMENTED, "", set())
+
+
+# What no gRPC library would send; the code is gRPC's own, None where it resets the stream
+
+
+class Raw(NamedTuple):
+    """Headers beside the usual ones, a body for GetModel, and the code."""
+
+    headers: Mapping[str, str | bytes]
+    body: bytes
+    code: grpc.StatusCode | None
+
+
+EMPTY = message(b"")
+RAW: dict[str, Raw] = {
+    "another content": Raw({"content-type": "text/plain"}, EMPTY, Code.OK),
+    "GET": Raw({":method": "GET"}, EMPTY, None),
+    "no trailers wanted": Raw({"te": b""}, EMPTY, None),
+    "no authority": Raw({":authority": b""}, EMPTY, None),
+    "a timeout that is none": Raw({"grpc-timeout": "soon"}, EMPTY, Code.INTERNAL),
+    "a negative timeout": Raw({"grpc-timeout": "-1S"}, EMPTY, Code.INTERNAL),
+    "no time at all": Raw({"grpc-timeout": "0n"}, EMPTY, Code.DEADLINE_EXCEEDED),
+    "a timeout of ages": Raw({"grpc-timeout": "99999999999999999999S"}, EMPTY, Code.OK),
+    "an encoding nobody knows": Raw({"grpc-encoding": "br"}, message(b"x", True), Code.INTERNAL),
+    "packed nonsense": Raw({"grpc-encoding": "gzip"}, message(b"nonsense", True), Code.INTERNAL),
+    "packed without an encoding": Raw({}, message(b"x", True), Code.INTERNAL),
+    "packed twice": Raw({"grpc-encoding": "gzip"}, message(gzip.compress(gzip.compress(b"")), True),
+                        Code.INVALID_ARGUMENT),
+    "a length of 4 GiB": Raw({}, message(b"x", length=2**32 - 1), Code.RESOURCE_EXHAUSTED),
+    "two messages": Raw({}, EMPTY + EMPTY, Code.OK),
+    "binary metadata": Raw({"x-odd-bin": base64.b64encode(bytes(range(256)))}, EMPTY, Code.OK),
+    "binary metadata that is none": Raw({"x-odd-bin": "!!!!"}, EMPTY, Code.INTERNAL),
+    "metadata of control characters": Raw({"x-odd": b"a\0b\r\nc\x1b[2J"}, EMPTY, Code.OK),
+    "metadata that is not UTF-8": Raw({"x-odd": b"\xff\xfe", "authorization": b"Bearer \xff"}, EMPTY, Code.OK),
+    "metadata without a name": Raw({"": "x"}, EMPTY, Code.INTERNAL),
+    "metadata in capitals": Raw({"X-Odd": "x"}, EMPTY, Code.INTERNAL),
+    "a request id that forges the log": Raw({"x-request-id": b'x"}\r\n{"level":"ERROR"'}, EMPTY, Code.OK),
+    "a trace that is none": Raw({"traceparent": "00-zz-zz-zz"}, EMPTY, Code.OK),
+}  # fmt: skip
+for unknown in ("no slash", "", "/" + "x" * 7000):
+    RAW[f"the path {unknown[:10]!r}"] = Raw({":path": unknown or "/"}, EMPTY, Code.UNIMPLEMENTED)
+
+
+@pytest.mark.parametrize("case", RAW.values(), ids=RAW)
+def test_what_no_library_would_send(server: Running, case: Raw) -> None:
+    with Http2(server.target) as connection:
+        connection.call(SERVICE + "GetModel", case.body, headers=case.headers)
+        answer = connection.headers_until_end()
+    assert grpc_status(answer) == (None if case.code is None else case.code.value[0])
+    assert b"forges" not in answer
+    assert b"ERROR" not in answer
+    with grpc.insecure_channel(server.target) as channel:
+        assert caption_of(channel)
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0", message(b"x", length=100)], ids=["none", "half a header", "half of it"])
+def test_a_message_that_never_comes_whole(server: Running, body: bytes) -> None:
+    """gRPC answers nothing; what matters is that nothing is left of it."""
+    with Http2(server.target) as connection:
+        connection.call(SERVICE + "CaptionImage", body)
+        with grpc.insecure_channel(server.target) as channel:
+            assert caption_of(channel)
+        assert server.admitted == 0
+    assert server.server.calls.active == 0
+
+
+# The gateway
+
+
+GOOD = {"image": base64.b64encode(JPEG).decode()}
+JSON_CASES = {
+    "base64 that is none": ({"image": "!!!"}, "EMPTY_IMAGE"),
+    "a number for a picture": ({"image": 1}, ""),
+    "no picture": ({}, "EMPTY_IMAGE"),
+    "an address for a picture": ({"image": base64.b64encode(b"http://127.0.0.1/").decode()}, "UNSUPPORTED_FORMAT"),
+    "half a beam": ({**GOOD, "beamSize": 2.5}, ""),
+    "beams in words": ({**GOOD, "beamSize": "many"}, ""),
+    "no beams": ({**GOOD, "beamSize": 0}, "OPTION_OUT_OF_RANGE"),
+    "not a number": ({**GOOD, "lengthPower": "NaN"}, "OPTION_OUT_OF_RANGE"),
+    "infinity": ({**GOOD, "lengthPower": "-Infinity"}, "OPTION_OUT_OF_RANGE"),
+    "a list for a model": ({**GOOD, "model": ["tiny"]}, ""),
+    "half a character": ({**GOOD, "model": "\ud800"}, ""),
+}
+
+
+@pytest.fixture(scope="module")
+def web(tiny_bundle_answers: Path) -> Iterator[int]:
+    pytest.importorskip("connectrpc", reason="connectrpc is not installed")
+    with running(Captioner.load(tiny_bundle_answers, threads=1), web_port=0) as with_pages:
+        assert with_pages.server.web_port is not None
+        yield with_pages.server.web_port
+
+
+def posted(port: int, body: str) -> tuple[int, Any]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", SERVICE + "CaptionImage", body, {"content-type": "application/json"})
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    connection.close()
+    return answer.status, content
+
+
+@pytest.mark.parametrize(("fields", "why"), JSON_CASES.values(), ids=JSON_CASES)
+def test_what_the_gateway_tells(web: int, fields: Any, why: str) -> None:
+    status, content = posted(web, json.dumps(fields))
+    assert (status, content["code"]) == (400, "invalid_argument")
+    details = b"".join(base64.b64decode(detail["value"] + "===") for detail in content.get("details", ()))
+    assert why.encode() in details
+    assert bool(why) == bool(details)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET /" + b"x" * 1_000_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 1_000_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"x: y\r\n" * 50_000 + b"\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"\0" * 1000,
+    ],
+    ids=["a long path", "a long header", "many headers", "two lengths", "a negative length", "a bad chunk", "TLS",
+         "HTTP/2", "zeros"],
+)  # fmt: skip
+def test_what_is_not_http_is_refused(web: int, data: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", web), timeout=10) as raw:
+        try:
+            raw.sendall(data)
+            answer = raw.recv(4096)
+        except ConnectionError:
+            answer = b""
+    status = answer[9:12]
+    assert not answer or (answer.startswith(b"HTTP/1.1 4") and b"Traceback" not in answer), status
+    assert posted(web, json.dumps(GOOD))[0] == 200
 
 
 @pytest.fixture(scope="module")

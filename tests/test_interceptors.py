@@ -52,7 +52,7 @@ CAPTION = pb.CaptionImageRequest(image=jpeg())
 def request_id(stub: Any, *given: str) -> str:
     metadata = [("x-request-id", name) for name in given]
     _, call = stub.GetModel.with_call(pb.GetModelRequest(), timeout=10, metadata=metadata)
-    return str(dict(call.initial_metadata())["x-request-id"])
+    return str(dict(call.trailing_metadata())["x-request-id"])
 
 
 @pytest.mark.parametrize("name", ["1", "a-B_c.9", "x" * 64])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection, HTTPSConnection
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from tests.running_server import Running, failure, jpeg, reason, running
 GOOD, OTHER = "a-good-token-0123456789", "another-token-9876543210"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 REFUSED = grpc.StatusCode.UNAUTHENTICATED
+PATH = "/captioner.v1.CaptionService"
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +222,28 @@ def test_a_stranger_s_message_is_not_read(guarded: Running) -> None:
     assert (code, reason(details)) == (REFUSED, "TOKEN_MISSING")
 
 
+OVER_HTTP = [method for method in METHODS if method not in ("StreamCaptionImages", "ServerReflectionInfo")]
+
+
+@pytest.mark.parametrize("method", OVER_HTTP)
+def test_every_method_over_http_asks_for_the_token(with_pages: Running, method: str) -> None:
+    for token, code in ((None, 401), ("a-wrong-token-012345", 401), (GOOD, 400)):  # 400: no message
+        connection = HTTPConnection("127.0.0.1", with_pages.server.web_port, timeout=10)
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        connection.request("POST", f"{PATH}/{method}", "?", {"content-type": "application/json", **headers})
+        answer = connection.getresponse()
+        assert answer.status == code
+        assert json.loads(answer.read())["code"] == ("unauthenticated" if code == 401 else "invalid_argument")
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def with_pages(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    pytest.importorskip("connectrpc", reason="connectrpc is not installed")
+    with running(captioner, tokens_file=tokens_file(tmp_path_factory.mktemp("tokens")), web_port=0) as server:
+        yield server
+
+
 def test_tokens_change_on_reload(captioner: Captioner, tmp_path: Path) -> None:
     path = tokens_file(tmp_path)
     with running(captioner, tokens_file=path) as server, grpc.insecure_channel(server.target) as channel:
@@ -343,6 +369,42 @@ def test_mutual_tls(captioner: Captioner, authority: Authority, stranger: Author
         for client in clients:
             with opened(server, authority.path, client) as channel:
                 assert failure(lambda channel=channel: get_model(channel))[0] == grpc.StatusCode.UNAVAILABLE
+
+
+def test_an_expired_certificate_opens_no_method(captioner: Captioner, authority: Authority) -> None:
+    certificate, key = authority.issue("server")
+    late = authority.issue("late", days=(-3, -1))
+    with running(captioner, tls_certificate=certificate, tls_key=key, client_ca=authority.path) as server:
+        for method in METHODS:
+            with opened(server, authority.path, late) as channel:
+                assert failure(every_method(channel, ())[method])[0] == grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("whose", ["client", "server"])
+def test_an_expired_certificate_over_http(captioner: Captioner, authority: Authority, whose: str) -> None:
+    pytest.importorskip("connectrpc", reason="connectrpc is not installed")
+    past, now = (-3, -1), (-1, 1)
+    certificate, key = authority.issue("server", past if whose == "server" else now)
+    client, client_key = authority.issue("client", past if whose == "client" else now)
+    trust = ssl.create_default_context(cafile=str(authority.path))
+    trust.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    trust.load_cert_chain(client, client_key)
+    settings: Any = {"tls_certificate": certificate, "tls_key": key, "client_ca": authority.path, "web_port": 0}
+    with running(captioner, **settings) as server:
+
+        def page() -> int:
+            connection = HTTPSConnection("127.0.0.1", server.server.web_port, timeout=10, context=trust)
+            connection.request("POST", f"{PATH}/ListModels", "{}", {"content-type": "application/json"})
+            return connection.getresponse().status
+
+        with pytest.raises((ssl.SSLError, ConnectionError)):  # by TLS 1.3 a server refuses after the handshake
+            page()
+        renewed = authority.issue(whose)
+        if whose == "client":
+            trust.load_cert_chain(*renewed)
+        else:
+            assert server.run(server.server.reload())
+        assert page() == 200
 
 
 def test_tls_files_that_cannot_be_used(captioner: Captioner, authority: Authority, stranger: Authority) -> None:
