@@ -201,12 +201,13 @@ def test_errors_and_deadlines_pass_unchanged(proxy: Proxy) -> None:
         assert details["request_id"] == "mine"
 
 
-def test_the_replica_knows_the_deadline(proxy: Proxy, replicas: list[Replica]) -> None:
-    def streams() -> float:
-        """That have ended, whatever the server made of it: its end of the requests and of the call come together."""
-        return sum(r.metric('captioner_request_seconds_count{method="StreamCaptionImages"}') for r in replicas)
+def streams(replicas: list[Replica]) -> float:
+    """That have ended, whatever the server made of it: its end of the requests and of the call come together."""
+    return sum(r.metric('captioner_request_seconds_count{method="StreamCaptionImages"}') for r in replicas)
 
-    before = streams()
+
+def test_the_replica_knows_the_deadline(proxy: Proxy, replicas: list[Replica]) -> None:
+    before = streams(replicas)
     over = threading.Event()
     never = iter(over.wait, True)
     with grpc.insecure_channel(proxy.target) as channel:
@@ -214,19 +215,27 @@ def test_the_replica_knows_the_deadline(proxy: Proxy, replicas: list[Replica]) -
         # As metadata, so that it is not the client that gives up.
         call = stub.StreamCaptionImages(never, metadata=[("grpc-timeout", "500m")])
         code, _ = failure(lambda: next(call))
-        wait_until(lambda: streams() == before + 1)
+        wait_until(lambda: streams(replicas) == before + 1)
         over.set()
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_the_replica_learns_that_a_caller_left(proxy: Proxy, replicas: list[Replica]) -> None:
-    before = ended(replicas, "CANCELLED")
+    before = streams(replicas)
+    over = threading.Event()
+
+    def one_and_no_end() -> Iterator[pb.StreamCaptionImagesRequest]:
+        yield pb.StreamCaptionImagesRequest(id="first", request=pb.CaptionImageRequest(image=jpeg()))
+        over.wait()
+
     with grpc.insecure_channel(proxy.target) as channel:
         stub = captioner_pb2_grpc.CaptionServiceStub(channel)  # type: ignore[no-untyped-call]
-        call = stub.CaptionImage.future(pb.CaptionImageRequest(image=large(2)), timeout=30)
-        wait_until(lambda: admitted(replicas) == 1)
+        call = stub.StreamCaptionImages(one_and_no_end(), timeout=30)
+        assert next(call).id == "first"
+        assert streams(replicas) == before
         call.cancel()
-        wait_until(lambda: ended(replicas, "CANCELLED") == before + 1)
+        wait_until(lambda: streams(replicas) == before + 1)
+        over.set()
 
 
 def test_a_stream_runs_both_ways_at_a_time(proxy: Proxy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,8 +23,10 @@ def percentiles(values: NDArray[Any], percents: Sequence[float] = PERCENTS) -> d
     """ "p99" -> the smallest value that 99 % of the values do not exceed; None of no values. p100 is the largest."""
     if not len(values):
         return None
-    found = np.percentile(values, percents, method="inverted_cdf")
-    return {f"p{percent:g}": float(value) for percent, value in zip(percents, found, strict=True)}
+    ordered = np.sort(values)
+    # Less a rounding error: numpy's percentile() takes 0.55 * 20 for more than 11.
+    ranks = [math.ceil(percent * len(ordered) / 100 - 1e-9) for percent in percents]
+    return {f"p{percent:g}": float(ordered[max(rank, 1) - 1]) for percent, rank in zip(percents, ranks, strict=True)}
 
 
 def measured(ran: Ran) -> NDArray[Any]:
