@@ -1,7 +1,7 @@
 """Threads that compute let those go first that answer: a refusal costs little, but only if it comes at once.
 
-With as many computing threads as cores the event loop would get a share of a core only, calls would pile up before it
-until their deadlines had passed, and nothing would be answered at all.
+With as many computing threads as cores the event loop would get a share of a core only, and under too many calls they
+would pile up before it: services/docs/load.md has the times.
 """
 
 from __future__ import annotations
