@@ -7,8 +7,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from captioner.engine import PROVIDERS, EngineError
+from captioner.engine import EngineError
 from services import json_log, tracing
+from services.flags import add_engine_flags, engine_settings
 from services.metrics import Metrics
 from services.models import LoadError, Models
 from services.server import ListenError, Server, serve
@@ -20,14 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     handler = None
     try:
-        engine = EngineSettings(
-            max_queue=given.max_queue,
-            max_batch=given.max_batch,
-            threads=given.threads,
-            precision=given.precision,
-            provider=given.provider,
-            require_gpu=given.require_gpu,
-        )
+        engine = engine_settings(given)
         settings = ServerSettings(
             host=given.host,
             port=given.port,
@@ -63,7 +57,7 @@ async def _serve(
 
 
 def _parser() -> argparse.ArgumentParser:
-    engine, server = EngineSettings(), ServerSettings()
+    server = ServerSettings()
     parser = argparse.ArgumentParser(prog="python -m services", description="Serve bundles over gRPC.")
     add = parser.add_argument
     add("--bundle", type=Path, action="append", required=True, metavar="DIR",
@@ -76,14 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--tls-key", type=Path, metavar="PEM", help="its private key")
     add("--client-ca", type=Path, metavar="PEM", help="authorities whose clients are let in (all are)")
     add("--tokens", type=Path, metavar="FILE", help="bearer tokens, one a line, a name before it if it has one (none)")
-    add("--max-queue", type=int, default=engine.max_queue, metavar="N",
-        help="pictures waiting or worked on; one more is refused (%(default)s)")  # fmt: skip
-    add("--max-batch", type=int, default=engine.max_batch, metavar="N", help="pictures in one run (%(default)s)")
-    add("--threads", type=int, metavar="N", help="of one run of a model (one per core)")
-    add("--precision", choices=("int8", "fp32"), help="of the graphs (int8 if the bundle has it)")
-    add("--provider", choices=tuple(PROVIDERS), default=engine.provider, help="what runs the models (%(default)s)")
-    add("--require-gpu", action="store_true", help="fail rather than fall back to the CPU")
-    add("--log", choices=("json", "text"), default="json", help="one JSON object a line, or text (%(default)s)")
+    queue_help = "pictures waiting or worked on; one more is refused"
+    add_engine_flags(parser, None, "of one run of a model (one per core)", queue_help)
     return parser
 
 

@@ -10,8 +10,9 @@ from time import monotonic
 
 from captioner.config import at_least
 from services.errors import NotReadyError, QueueFullError
+from services.pipeline import SHORTEST_RETRY
 
-SHORTEST_RETRY, LONGEST_RETRY = 0.05, 10.0
+LONGEST_RETRY = 10.0
 """Seconds."""
 
 

@@ -45,8 +45,8 @@ from typing import Any
 
 from captioner import Bundle, BundleError
 from captioner.config import at_least, between
-from captioner.engine import PROVIDERS
 from services import json_log
+from services.flags import add_engine_flags, engine_settings
 from services.replica import Replica
 from services.security import SecurityError, Tokens
 from services.server import MESSAGE_BYTES
@@ -216,14 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     handler = json_log.set_up(given.log == "json")
     stop = threading.Event()
     try:
-        engine = EngineSettings(
-            max_queue=given.max_queue,
-            max_batch=given.max_batch,
-            threads=given.threads,
-            precision=given.precision,
-            provider=given.provider,
-            require_gpu=given.require_gpu,
-        )
+        engine = engine_settings(given)
         settings = ClusterSettings(
             address=given.address,
             num_cpus=given.num_cpus,
@@ -247,7 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    engine, cluster = EngineSettings(), ClusterSettings()
+    cluster = ClusterSettings()
     parser = argparse.ArgumentParser(prog="python -m services.cluster", description="Serve bundles on a Ray cluster.")
     add = parser.add_argument
     add("--bundle", type=Path, action="append", required=True, metavar="DIR",
@@ -261,16 +254,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-waiting", type=int, default=cluster.max_waiting, metavar="N",
         help="calls waiting in a proxy while no replica has room; one more is refused (%(default)s)")  # fmt: skip
     add("--tokens", type=Path, metavar="FILE", help="bearer tokens, at the same path on every machine (none)")
-    add("--max-queue", type=int, default=engine.max_queue, metavar="N",
-        help="pictures waiting or worked on in one replica; one more is refused (%(default)s)")  # fmt: skip
-    add("--max-batch", type=int, default=engine.max_batch, metavar="N", help="pictures in one run (%(default)s)")
-    add(
-        "--threads", type=int, default=2, metavar="N", help="of one run of a model, and CPUs of a replica (%(default)s)"
-    )
-    add("--precision", choices=("int8", "fp32"), help="of the graphs (int8 if the bundle has it)")
-    add("--provider", choices=tuple(PROVIDERS), default=engine.provider, help="what runs the models (%(default)s)")
-    add("--require-gpu", action="store_true", help="fail rather than fall back to the CPU")
-    add("--log", choices=("json", "text"), default="json", help="one JSON object a line, or text (%(default)s)")
+    threads_help = "of one run of a model, and CPUs of a replica (%(default)s)"
+    queue_help = "pictures waiting or worked on in one replica; one more is refused"
+    add_engine_flags(parser, 2, threads_help, queue_help)
     return parser
 
 

@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from captioner.client_calls import MESSAGE_BYTES
 from captioner.connection import Tls
 from captioner.v1 import captioner_pb2 as pb
 from services.load.photos import Photos
@@ -25,7 +26,7 @@ SERVICE = f"/{pb.DESCRIPTOR.services_by_name['CaptionService'].full_name}"
 OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # or all channels to a server would share a connection
     ("grpc.enable_retries", 0),  # each call is counted once
-    ("grpc.max_receive_message_length", 20 * 2**20),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
 ]
 USUAL_SECONDS = 0.1
 """How long a call takes, as long as none was answered."""
@@ -61,14 +62,10 @@ class Callers:
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self._random, self._usual = Random(0), USUAL_SECONDS
         credentials = None if tls is None else tls.credentials()
-        options = [
-            *OPTIONS,
-            *((("grpc.ssl_target_name_override", tls.server_name),) if tls and tls.server_name else ()),
-        ]
         self._channels = [
-            grpc.aio.insecure_channel(server, options)
+            grpc.aio.insecure_channel(server, OPTIONS)
             if credentials is None
-            else grpc.aio.secure_channel(server, credentials, options)
+            else grpc.aio.secure_channel(server, credentials, OPTIONS)
             for _ in range(channels)
             for server in servers
         ]
