@@ -23,7 +23,7 @@ from captioner.engine import Session
 from captioner.model import export, graphs, parity
 from captioner.model.decoder import Decoder
 from captioner.model.network import Network
-from captioner.model.quantize import quantize_encoder
+from captioner.model.quantize_encoder import quantize_encoder
 from captioner.model.search import NEVER, BeamSearch, inputs
 from captioner.vocabulary import END
 from tests.conftest import TINY, TINY_ANSWERER, TINY_WORDS, WORDS, tiny_network, tiny_photos
@@ -200,6 +200,24 @@ def test_an_unfinished_run_is_named(tmp_path, monkeypatch, capsys, name):
     monkeypatch.setattr(sys, "argv", ["export", str(tmp_path), "--out", str(tmp_path / "bundle")])
     assert export.main() == 1
     assert f"{name} is missing" in capsys.readouterr().err
+
+
+def test_an_int8_bundle_has_all_three_graphs_and_says_what_was_measured(tmp_path, tiny_bundle_answers):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle_answers, bundle)
+    export.keep_int8(bundle)
+    left = {path.name for path in bundle.iterdir()}
+    assert {name for name in left if name.endswith((".onnx", ".safetensors"))} == {
+        "encoder.int8.onnx", "captioner.int8.onnx", "answerer.int8.onnx"
+    }  # fmt: skip
+    whole, opened = Bundle.open(tiny_bundle_answers), Bundle.open(bundle)
+    assert opened.precisions == ("int8",)
+    assert opened.scores == whole.scores
+    assert opened.scores["torch_against_onnxruntime"]["answer_cases"] == len(parity.QUESTIONS)
+    (photo,) = tiny_photos(1)
+    small, large = (Captioner.load(folder, threads=1) for folder in (bundle, whole))
+    assert small.caption(photo)[0].text == large.caption(photo)[0].text
+    assert small.answer(photo, "what is red?").answers == large.answer(photo, "what is red?").answers
 
 
 def test_photos_for_calibration(tmp_path):

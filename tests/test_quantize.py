@@ -1,4 +1,4 @@
-"""Int8 weights: rounding on paper, small graphs against numpy, and what is left in fp32 in a real decoder."""
+"""Int8 weights: rounding on paper, small graphs against numpy, and that nothing large is left in fp32 in real ones."""
 
 import numpy as np
 import onnx
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from captioner.engine import Session
-from captioner.model.quantize import _best_range, _int8, _uint8, quantize_decoder, quantize_encoder
+from captioner.model.quantize import _best_range, _int8, _uint8, quantize_decoder
+from captioner.model.quantize_encoder import quantize_encoder
 from captioner.model.search import inputs as search_inputs
 from captioner.vocabulary import PAD
 from tests.conftest import tiny_photos
@@ -69,13 +70,16 @@ RANDOM = np.random.default_rng(0)
 TABLE, MATRIX, BIAS = (RANDOM.normal(size=size).astype(np.float32) for size in ((V, E), (E, N), (N,)))
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_product_with_a_matrix_and_its_bias(tmp_path, turned):
+@pytest.mark.parametrize("written", ["MatMul", "Transpose", "Gemm"])
+def test_a_product_with_a_matrix_and_its_bias(tmp_path, written):
     nodes = [helper.make_node("MatMul", ["x", "m"], ["p"]), helper.make_node("Add", ["p", "b"], ["y"])]
-    if turned:  # as tied words are
+    if written == "Transpose":  # as tied words are
         nodes.insert(0, helper.make_node("Transpose", ["w"], ["m"]))
+    elif written == "Gemm":
+        nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)]
     given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", E])]
-    source = save(tmp_path / "a.onnx", nodes, given, b=BIAS, **({"w": MATRIX.T.copy()} if turned else {"m": MATRIX}))
+    matrix = {"m": MATRIX} if written == "MatMul" else {"w": MATRIX.T.copy()}
+    source = save(tmp_path / "a.onnx", nodes, given, b=BIAS, **matrix)
     x = RANDOM.normal(size=(5, E)).astype(np.float32)
     quantize_decoder(source, tmp_path / "b.onnx", [{"x": x}])
     kinds = [node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node]
@@ -134,6 +138,48 @@ def test_the_product_with_a_word_is_a_row_of_a_table(tmp_path):
     assert (np.abs(got - whole[words]) <= largest / 254 + 1e-6).all()  # half a step of the row's scale
 
 
+def test_word_vectors_are_rows_of_bytes(tmp_path):
+    nodes = [helper.make_node("Gather", ["t", word], [word * 2]) for word in "ab"]
+    nodes += [helper.make_node("Sub", ["aa", "bb"], ["y"])]
+    given = [helper.make_tensor_value_info(word, TensorProto.INT64, ["rows"]) for word in "ab"]
+    source = save(tmp_path / "a.onnx", nodes, given, t=TABLE)
+    a, b = np.array([3, 0, 19]), np.array([1, 0, 5])
+    quantize_decoder(source, tmp_path / "b.onnx", [{"a": a, "b": b}])
+    kept = onnx.load(tmp_path / "b.onnx").graph.initializer
+    assert sorted(list(weight.dims) for weight in kept) == [[V, 1], [V, E]]  # once for both
+    largest = np.abs(TABLE[a]).max(axis=1, keepdims=True) + np.abs(TABLE[b]).max(axis=1, keepdims=True)
+    apart = np.abs(run(tmp_path / "b.onnx", a=a, b=b) - (TABLE[a] - TABLE[b]))
+    assert (apart <= largest / 254 + 1e-6).all()
+    assert apart.any()
+
+
+def test_an_lstm_has_int8_weights_and_reads_each_text_as_if_alone(tmp_path):
+    hidden = 8
+    random = np.random.default_rng(1)
+    weights = {
+        name: random.uniform(-1, 1, size).astype(np.float32)
+        for name, size in (("w", (4 * hidden, E)), ("r", (4 * hidden, hidden)))
+    }
+    nodes = [
+        helper.make_node("Unsqueeze", ["w", "first"], ["w1"]),
+        helper.make_node("Unsqueeze", ["r", "first"], ["r1"]),
+        helper.make_node("LSTM", ["x", "w1", "r1"], ["", "h"], hidden_size=hidden),
+        helper.make_node("Squeeze", ["h", "first"], ["y"]),
+    ]
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["words", "texts", E])]
+    source = save(tmp_path / "a.onnx", nodes, given, **weights, first=np.array([0]))
+    x = random.normal(size=(5, 4, E)).astype(np.float32)
+    quantize_decoder(source, tmp_path / "b.onnx", [{"x": x}])
+    kept = {weight.name: weight.data_type for weight in onnx.load(tmp_path / "b.onnx").graph.initializer}
+    assert kept["w_matrix"] == kept["r_matrix"] == TensorProto.INT8
+    assert kept.keys().isdisjoint(weights)
+    true, got = run(source, x=x), run(tmp_path / "b.onnx", x=x)
+    assert 0 < np.abs(got - true).max() < 0.02
+    alone = run(tmp_path / "b.onnx", x=x[:, 1:2])
+    x[:, 2:] *= 1000
+    np.testing.assert_allclose(run(tmp_path / "b.onnx", x=x)[1:2], alone, atol=1e-6)
+
+
 def test_products_with_vectors_stay(tmp_path):
     nodes = [helper.make_node("MatMul", ["x", "m"], ["y"])]
     given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", E])]
@@ -160,19 +206,26 @@ def captioner(tiny_bundle, tmp_path_factory):
     return target, grid_BPC
 
 
-def test_a_decoder_keeps_no_matrix_in_fp32_but_its_word_vectors(captioner):
+def matrices_in_fp32(*graphs):
+    floats = [w for graph in graphs for w in graph.initializer if w.data_type == TensorProto.FLOAT]
+    return [w.name for w in floats if len(w.dims) > 1 and min(w.dims) >= 8]
+
+
+def test_a_decoder_keeps_no_matrix_in_fp32(captioner):
     graph = onnx.load(captioner[0]).graph
     loop = next(node for node in graph.node if node.op_type == "Loop")
     body = next(a.g for a in loop.attribute if a.name == "body")
-    for part in (graph, body):
-        floats = [w for w in part.initializer if w.data_type == TensorProto.FLOAT and len(w.dims) == 2]
-        large = {w.name for w in floats if min(w.dims) >= 8}
-        users = {node.op_type for node in (*graph.node, *body.node) if large & set(node.input)}
-        assert users <= {"Gather"}
-        assert "DynamicQuantizeMatMul" not in {node.op_type for node in part.node}
+    assert matrices_in_fp32(graph, body) == []
     kinds = [node.op_type for node in body.node]
     assert kinds.count("MatMulIntegerToFloat") == 4  # query, gates, output, words
+    assert kinds.count("GatherBlockQuantized") == 2  # the word's share of the gates, and its vector
     assert [output.name for output in graph.output] == list(OUTPUTS)  # what calibration asked for is gone
+
+
+def test_an_answerer_keeps_no_matrix_in_fp32(tiny_bundle_answers):
+    graph = onnx.load(tiny_bundle_answers / "answerer.int8.onnx").graph
+    assert matrices_in_fp32(graph) == []
+    assert "LSTM" in {node.op_type for node in graph.node}
 
 
 OUTPUTS = ("words", "word_log_probs", "log_probs", "scores", "attention")

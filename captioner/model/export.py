@@ -2,6 +2,7 @@
 
 Writes the fp32 graphs, compares them with torch on real photos and stops at a difference; then the int8 graphs,
 calibrated on training photos; then scores.json with the BLEU of every pair of precisions on the validation split.
+`--precision int8` keeps the int8 graphs alone, once all of this is measured: a fifth of the size.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from captioner.bundle import FORMAT_VERSION, seal
+from captioner.bundle import FORMAT_VERSION, MANIFEST, seal
 from captioner.config import ModelConfig, SearchOptions
 from captioner.lexicon import Lexicon
 from captioner.model import calibration, graphs
 from captioner.model.network import Network
 from captioner.model.parity import AnswerDifference, Difference, ParityError, compare, compare_answers
-from captioner.model.quantize import quantize_decoder, quantize_encoder
+from captioner.model.quantize import quantize_decoder
+from captioner.model.quantize_encoder import quantize_encoder
 from captioner.preprocess import load_pixels
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ CALIBRATION_PHOTOS = 100
 PARITY_PHOTOS = 8
 EXAMPLE_QUESTIONS = "example_questions.json"
 """In a run's folder: training questions."""
+WEIGHTS = "weights.safetensors"
+"""Of the whole network, for torch."""
 PRECISIONS = {"fp32": "", "int8": ".int8"}
 
 
@@ -64,7 +68,7 @@ def write_bundle(
     }
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     lexicon.save(out, network.config)
-    network.save(out / "weights.safetensors")
+    network.save(out / WEIGHTS)
     log.info("writing fp32 graphs")
     graphs.write_encoder(network, out / graphs.ENCODER)
     parity: dict[str, Any] = {}
@@ -86,6 +90,14 @@ def write_bundle(
         quantize_decoder(out / graphs.ANSWERER, out / "answerer.int8.onnx", examples)
     (out / "scores.json").write_text(json.dumps({"torch_against_onnxruntime": parity, **(scores or {})}, indent=1))
     seal(out)
+
+
+def keep_int8(bundle: Path) -> None:
+    """Leave the fp32 graphs and torch's weights out of a bundle; what was measured with them stays in scores.json."""
+    (bundle / MANIFEST).unlink()  # what is not whole must not look it
+    for name in (WEIGHTS, graphs.ENCODER, graphs.CAPTIONER, graphs.ANSWERER):
+        (bundle / name).unlink(missing_ok=True)
+    seal(bundle)
 
 
 def _captions_parity(differences: Sequence[Difference]) -> dict[str, Any]:
@@ -170,6 +182,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="where the recipe's files are now (default: where training was)")
     parser.add_argument("--name", help="the bundle's name (default: the run's folder)")
     parser.add_argument("--length-power", type=float, help="length rule of the bundle (default: the recipe's)")
+    parser.add_argument(
+        "--precision", choices=["both", "int8"], default="both", help="of the graphs in the bundle; default: both"
+    )
     parser.add_argument("--skip-scores", action="store_true", help="leave out the BLEU of each precision")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -196,6 +211,8 @@ def main() -> int:
                 scores["answer_precisions"] = score_precisions(args.out, "answers", where)
             (args.out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
             seal(args.out)
+        if args.precision == "int8":
+            keep_int8(args.out)
     except (ValueError, ParityError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

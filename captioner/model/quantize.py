@@ -1,19 +1,16 @@
-"""Int8 graphs: weights and activations of decoders and encoders, calibrated on examples and photos."""
+"""Int8 graphs of what speaks about a grid: weights and activations, calibrated on examples."""
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-GREY = 114
-"""The byte that counts as 0 in an int8 encoder: near the mean of photos' pixels."""
+SMALLEST = 8
+"""A matrix with fewer rows or columns is not worth it."""
 
 
 def quantize_decoder(source: Path, target: Path, examples: Sequence[Mapping[str, NDArray[Any]]]) -> None:
@@ -21,8 +18,9 @@ def quantize_decoder(source: Path, target: Path, examples: Sequence[Mapping[str,
 
     `examples` are inputs of the graph: from what they lead to each activation gets its scale, once and for all, so
     that a picture's result does not depend on what else is in its batch. What is multiplied with a word's vector is
-    multiplied beforehand: a row of the product for each word, in int8 with a scale for each row. Written by hand
-    because onnxruntime's tool misses weights that a loop's body turns first.
+    multiplied beforehand: a row of the product for each word, in int8 with a scale for each row, as the word vectors
+    themselves. An LSTM's weights are int8 in the file alone: what its own int8 kernels say of a text depends on the
+    other texts of its batch. Written by hand because onnxruntime's tool misses weights that a loop's body turns first.
     """
     import onnx
 
@@ -36,10 +34,11 @@ def quantize_decoder(source: Path, target: Path, examples: Sequence[Mapping[str,
     weights = _weights(graphs)
     used: set[str] = set()
     for graph in graphs:
-        nodes = _quantize_products(graph, weights, ranges)
+        nodes = _Rewriting(graph, weights, ranges).nodes
         used |= {output.name for output in graph.output}
         taken = used | {name for node in nodes for name in node.input}
-        nodes = [node for node in nodes if node.op_type != "Transpose" or node.output[0] in taken]
+        spare = "Transpose", "GatherBlockQuantized"  # what only products took that are rows of a table or int8 now
+        nodes = [node for node in nodes if node.op_type not in spare or node.output[0] in taken]
         used |= {name for node in nodes for name in node.input}
         kept = [weight for weight in graph.initializer if weight.name in used]
         lists: list[tuple[Any, list[Any]]] = [(graph.node, nodes), (graph.initializer, kept)]
@@ -50,59 +49,89 @@ def quantize_decoder(source: Path, target: Path, examples: Sequence[Mapping[str,
     onnx.save(model, target)
 
 
-def _quantize_products(
-    graph: Any, weights: Mapping[str, NDArray[Any]], ranges: Mapping[str, tuple[float, float]]
-) -> list[Any]:
+class _Rewriting:
     """A graph's nodes with the products with weight matrices replaced, and the bias that is added to them."""
-    from onnx import TensorProto, helper, numpy_helper
 
-    def add(name: str, value: NDArray[Any]) -> str:
-        graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
+    def __init__(self, graph: Any, weights: Mapping[str, NDArray[Any]], ranges: Mapping[str, tuple[float, float]]):
+        self.graph, self.weights, self.ranges = graph, weights, ranges
+        self.made = {output: node for node in graph.node for output in node.output}
+        self.names: set[str] = set()
+        self.activations: dict[str, list[str]] = {}
+        """Of each that is rounded: the name of what it becomes, of its scale and of its zero point."""
+        self.nodes: list[Any] = []
+        sums = (node for node in graph.node if node.op_type == "Add" and _vector(node.input[1], weights))
+        added = {node.input[0]: node for node in sums}
+        stored = _lstm_weights(graph, weights, self.made)
+        dropped: set[str] = set()
+        for node in graph.node:
+            weight_KN = _weight(node, weights, self.made)
+            if node.output and node.output[0] in dropped:
+                continue
+            if _looks_up(node, weights):
+                self._look_up(node.input[0], weights[node.input[0]], node.input[1], node.output[0])
+            elif weight_KN is None:
+                for n, name in enumerate(node.input):
+                    if name in stored:
+                        node.input[n] = self._multiplied_out(name)
+                self.nodes.append(node)
+            else:
+                bias, out = node.input[2] if len(node.input) > 2 else None, node.output[0]
+                if bias is None and out in added:
+                    bias, out = added[out].input[1], added[out].output[0]
+                    dropped.add(out)
+                self._product(node.input[0], weight_KN, None if bias is None else weights[bias], out)
 
-    made = {output: node for node in graph.node for output in node.output}
-    added = {node.input[0]: node for node in graph.node if node.op_type == "Add" and _vector(node.input[1], weights)}
-    nodes: list[Any] = []
-    dropped: set[str] = set()
-    activations: dict[str, list[str]] = {}
-    for node in graph.node:
-        out = node.output[0] if node.output else ""
-        weight_KN = _weight(node, weights, made)
-        if out in dropped:
-            continue
-        if weight_KN is None:
-            nodes.append(node)
-            continue
-        bias_N = None
-        if (sum_ := added.get(out)) is not None:
-            bias_N, out = weights[sum_.input[1]], sum_.output[0]
-            dropped.add(out)
-        if (word := _word(node, weights, made)) is not None:
-            rows_VN, scale_V1 = _int8(weights[word.input[0]] @ weight_KN + (0 if bias_N is None else bias_N), axis=1)
-            rows, scales = add(f"{out}_rows", rows_VN), add(f"{out}_scales", scale_V1)
-            nodes += [
-                helper.make_node("Gather", [rows, word.input[1]], [f"{out}_row"]),
-                helper.make_node("Gather", [scales, word.input[1]], [f"{out}_scale"]),
-                helper.make_node("Cast", [f"{out}_row"], [f"{out}_cast"], to=TensorProto.FLOAT),
-                helper.make_node("Mul", [f"{out}_cast", f"{out}_scale"], [out]),
-            ]
-            continue
-        name = node.input[0]
+    def _product(self, name: str, weight_KN: NDArray[Any], bias_N: NDArray[Any] | None, out: str) -> None:
+        from onnx import helper
+
+        if (word := self.made.get(name)) is not None and _looks_up(word, self.weights):
+            table_VN = self.weights[word.input[0]] @ weight_KN + (0 if bias_N is None else bias_N)
+            self._look_up(out, table_VN, word.input[1], out)
+            return
         matrix_KN, scale_1N = _int8(weight_KN, axis=0)
-        matrix, scales = add(f"{out}_matrix", matrix_KN), add(f"{out}_scales", scale_1N[0])
-        bias = [] if bias_N is None else [add(f"{out}_bias", bias_N)]
-        if name not in activations:
-            scale, zero = _uint8(*ranges[name])
+        matrix, scales = self._add(f"{out}_matrix", matrix_KN), self._add(f"{out}_scales", scale_1N[0])
+        bias = [] if bias_N is None else [self._add(f"{out}_bias", bias_N)]
+        if name not in self.activations:
+            scale, zero = _uint8(*self.ranges[name])
             fixed = [
-                add(f"{out}_in_scale", np.array(scale, np.float32)),
-                add(f"{out}_in_zero", np.array(zero, np.uint8)),
+                self._add(f"{out}_in_scale", np.array(scale, np.float32)),
+                self._add(f"{out}_in_zero", np.array(zero, np.uint8)),
             ]
-            activations[name] = [f"{out}_in", *fixed]
-            nodes.append(helper.make_node("QuantizeLinear", [name, *fixed], [f"{out}_in"]))
-        activation, scale_name, zero_name = activations[name]
+            self.activations[name] = [f"{out}_in", *fixed]
+            self.nodes.append(helper.make_node("QuantizeLinear", [name, *fixed], [f"{out}_in"]))
+        activation, scale_name, zero_name = self.activations[name]
         inputs = [activation, matrix, scale_name, scales, zero_name, "", *bias]
-        nodes.append(helper.make_node("MatMulIntegerToFloat", inputs, [out], domain="com.microsoft"))
-    return nodes
+        self.nodes.append(helper.make_node("MatMulIntegerToFloat", inputs, [out], domain="com.microsoft"))
+
+    def _look_up(self, name: str, table_VN: NDArray[Any], words: str, out: str) -> None:
+        """A table's rows for words; one block, whose size must be a power of 2, is here a whole row."""
+        from onnx import helper
+
+        rows_VN, scale_V1 = _int8(table_VN, axis=1)
+        rows = self._add(f"{name}_rows", (rows_VN.astype(np.int16) + 128).astype(np.uint8))  # 128 is the operator's 0
+        inputs = [rows, words, self._add(f"{name}_row_scales", scale_V1)]
+        block = max(16, 1 << (table_VN.shape[1] - 1).bit_length())
+        how = {"bits": 8, "block_size": block, "gather_axis": 0, "quantize_axis": 1}
+        self.nodes.append(helper.make_node("GatherBlockQuantized", inputs, [out], domain="com.microsoft", **how))
+
+    def _multiplied_out(self, name: str) -> str:
+        """A matrix that is int8 in the file; onnxruntime multiplies it out when it loads the graph."""
+        from onnx import TensorProto, helper
+
+        matrix_GK, scale_G1 = _int8(self.weights[name], axis=1)
+        cast, whole = f"{name}_cast", f"{name}_multiplied_out"
+        matrix, scales = self._add(f"{name}_matrix", matrix_GK), self._add(f"{name}_scales", scale_G1)
+        self.nodes.append(helper.make_node("Cast", [matrix], [cast], to=TensorProto.FLOAT))
+        self.nodes.append(helper.make_node("Mul", [cast, scales], [whole]))
+        return whole
+
+    def _add(self, name: str, value: NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        if name not in self.names:
+            self.names.add(name)
+            self.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
 
 
 def _ranges(model: Any, examples: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, tuple[float, float]]:
@@ -119,7 +148,8 @@ def _ranges(model: Any, examples: Sequence[Mapping[str, NDArray[Any]]]) -> dict[
     for loop, graph in [*_loops(model), (None, model.graph)]:
         made = {output: node for node in graph.node for output in node.output}
         products = [node for node in graph.node if _weight(node, weights, made) is not None]
-        for name in dict.fromkeys(node.input[0] for node in products if _word(node, weights, made) is None):
+        taken = dict.fromkeys(node.input[0] for node in products)
+        for name in [x for x in taken if x not in made or not _looks_up(made[x], weights)]:
             graph.node.append(helper.make_node("Identity", [name], [f"{name}_seen"]))
             graph.output.append(helper.make_tensor_value_info(f"{name}_seen", TensorProto.FLOAT, None))
             told[name] = f"{name}_seen"
@@ -175,10 +205,21 @@ def _weights(graphs: Sequence[Any]) -> dict[str, NDArray[Any]]:
     return {weight.name: numpy_helper.to_array(weight) for graph in graphs for weight in graph.initializer}
 
 
-def _word(node: Any, weights: Mapping[str, NDArray[Any]], made: Mapping[str, Any]) -> Any | None:
-    """The node that looks up the word's vector which a product takes, if it takes one."""
-    before = made.get(node.input[0])
-    return before if before is not None and before.op_type == "Gather" and before.input[0] in weights else None
+def _looks_up(node: Any, weights: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether it takes rows out of a table of weights: word vectors."""
+    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+    return node.op_type == "Gather" and axis == 0 and _matrix(node.input[0], weights)
+
+
+def _lstm_weights(graph: Any, weights: Mapping[str, NDArray[Any]], made: Mapping[str, Any]) -> set[str]:
+    """The matrices that LSTM nodes take, their gates perhaps put into another order before."""
+    found = set()
+    for node in graph.node:
+        for name in node.input[1:3] if node.op_type == "LSTM" else ():
+            while (before := made.get(name)) is not None and before.op_type in ("Unsqueeze", "Concat", "Split"):
+                name = before.input[0]
+            found |= {name} if _matrix(name, weights) else set()
+    return found
 
 
 def _weight(node: Any, weights: Mapping[str, NDArray[Any]], made: Mapping[str, Any]) -> NDArray[Any] | None:
@@ -188,10 +229,13 @@ def _weight(node: Any, weights: Mapping[str, NDArray[Any]], made: Mapping[str, A
     name, turned = node.input[1], any(a.name == "transB" and a.i for a in node.attribute)
     if (before := made.get(name)) is not None and before.op_type == "Transpose":
         name, turned = before.input[0], not turned
-    weight = weights.get(name)
-    if weight is None or weight.ndim != 2 or min(weight.shape) < 8 or len(node.input) > 2:
+    if not _matrix(name, weights) or (len(node.input) > 2 and not _vector(node.input[2], weights)):
         return None
-    return weight.T if turned else weight
+    return weights[name].T if turned else weights[name]
+
+
+def _matrix(name: str, weights: Mapping[str, NDArray[Any]]) -> bool:
+    return name in weights and weights[name].ndim == 2 and min(weights[name].shape) >= SMALLEST
 
 
 def _vector(name: str, weights: Mapping[str, NDArray[Any]]) -> bool:
@@ -202,105 +246,3 @@ def _int8(weight: NDArray[Any], axis: int) -> tuple[NDArray[np.int8], NDArray[np
     """Rounded to [-127, 127] with one scale for each slice along `axis`, its largest value over 127."""
     scale = np.maximum(np.abs(weight).max(axis=axis, keepdims=True), 1e-12).astype(np.float32) / 127
     return np.rint(weight / scale).astype(np.int8), scale
-
-
-def quantize_encoder(source: Path, target: Path, photos: Sequence[NDArray[np.uint8]]) -> None:
-    """Convolutions and what joins them to int8, with ranges seen on photos uint8 [H, W, 3] of the encoder's size."""
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    if not photos:
-        raise ValueError("calibration needs at least one photo, got none")
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        model = onnx.load(prepared)
-        centred = _fold_normalisation(model)
-        onnx.save(model, prepared)
-        quantize_static(
-            str(prepared), str(target), _reader(photos), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=["Conv", "Clip", "Relu", "Add", "MatMul", "Gemm"],
-            extra_options={"CalibMovingAverage": True, "TensorQuantOverrides": centred},
-        )  # fmt: skip
-        if centred:
-            model = onnx.load(target)
-            _take_bytes(model, *centred)
-            onnx.save(model, target)
-
-
-def _fold_normalisation(model: Any) -> dict[str, Any]:
-    """Turn conv((x - mean) / std) into conv'(x - GREY), so that the bytes of a photo are int8 activations as they are.
-
-    Returns the centred tensor's scale and zero point by its name, {} if the graph does not begin with such a
-    convolution. The padding is then GREY and no longer each channel's mean, a difference of some levels of 255.
-    """
-    from onnx import helper, numpy_helper
-
-    nodes = model.graph.node
-    weights = {weight.name: weight for weight in model.graph.initializer}
-    norm = next((node for node in nodes if node.op_type == "BatchNormalization"), None)
-    takers = [node for node in nodes if norm is not None and norm.output[0] in node.input]
-    if norm is None or [node.op_type for node in takers] != ["Conv"] or not {*norm.input[1:]} <= weights.keys():
-        return {}
-    conv = takers[0]
-    before = next((node for node in nodes if norm.input[0] in node.output), None)
-    if before is None or before.op_type != "Cast" or conv.input[1] not in weights or len(conv.input) < 3:
-        return {}
-    scale_3, shift_3, mean_3, variance_3 = (numpy_helper.to_array(weights[name]) for name in norm.input[1:])
-    epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-5)
-    factor_3 = scale_3 / np.sqrt(variance_3 + epsilon)
-    kernel, bias = (numpy_helper.to_array(weights[name]) for name in conv.input[1:3])
-    folded = kernel * factor_3[:, None, None]
-    bias = bias + (kernel.sum(axis=(2, 3)) * (shift_3 + (GREY - mean_3) * factor_3)).sum(axis=1)
-    for name, value in zip(conv.input[1:3], (folded, bias), strict=True):
-        weights[name].CopyFrom(numpy_helper.from_array(value.astype(np.float32), name))
-    model.graph.initializer.append(numpy_helper.from_array(np.array(GREY, np.float32), "grey"))
-    for name in norm.input[1:]:
-        model.graph.initializer.remove(weights[name])
-    norm.CopyFrom(helper.make_node("Sub", [norm.input[0], "grey"], [norm.output[0]]))
-    return {norm.output[0]: [{"scale": np.array(1, np.float32), "zero_point": np.array(GREY, np.uint8)}]}
-
-
-def _take_bytes(model: Any, centred: str) -> None:
-    """Drop what makes of bytes floats and of the floats the same bytes again."""
-    nodes = model.graph.node
-    made = {output: node for node in nodes for output in node.output}
-    subtraction = made[centred]
-    cast = made[subtraction.input[0]]
-    quantized = next(node for node in nodes if node.op_type == "QuantizeLinear" and node.input[0] == centred)
-    for node in nodes:
-        for n, name in enumerate(node.input):
-            if name == quantized.output[0]:
-                node.input[n] = cast.input[0]
-    for node in (quantized, subtraction, cast):
-        nodes.remove(node)
-    model.graph.initializer.remove(next(weight for weight in model.graph.initializer if weight.name == "grey"))
-
-
-def _reader(photos: Sequence[NDArray[np.uint8]]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
-
-    class Photos(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rest = iter(photos)
-
-        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            photo = next(self.rest, None)
-            return None if photo is None else {"pixels": photo[None]}
-
-    return Photos()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser logs advice to the root logger at each call; it is not the caller's business."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
