@@ -9,6 +9,9 @@ from captioner.config import AnswererConfig, AnswererKind, ModelConfig, SearchOp
 from captioner.model.encoder import preprocessing_of
 from training.recipe import CaptionFiles, QuestionFiles, Recipe
 
+BOX_ENCODER, BOX_SIZE = "residual_32", 160
+"""Chosen by measurement, see README.md."""
+
 
 def flickr8k_attend() -> Recipe:
     """Flickr8k with soft attention on a frozen MobileNetV2: BLEU-4 20.8 at k = 7 on validation, see README.md.
@@ -233,6 +236,53 @@ def flickr8k_vqa() -> Recipe:
     )
 
 
+def box_captions() -> Recipe:
+    """The captions of the model in captioner/box, on a distilled encoder (training.distill); small, for speed.
+
+    python -m training box_captions --data FLICKR8K --encoder-weights runs/residual_32_160/encoder.safetensors
+    """
+    recipe = flickr8k_attend()
+    model = replace(
+        recipe.model,
+        encoder=BOX_ENCODER,
+        preprocessing=preprocessing_of(BOX_ENCODER, BOX_SIZE, BOX_SIZE),
+        hidden_size=384,
+        embed_size=256,
+        feature_size=256,
+        attention_size=96,
+    )
+    return replace(recipe, model=model)
+
+
+def box_answers() -> Recipe:
+    """The answers of the model in captioner/box, on the same encoder: questions from Flickr8k's captions, and DAQUAR's.
+
+    python -m training box_answers --data FOLDER --encoder-weights runs/residual_32_160/encoder.safetensors
+
+    FOLDER/flickr8k is as for flickr8k_vqa, FOLDER/daquar has DAQUAR.
+    """
+    recipe, model = flickr8k_vqa(), box_captions().model
+    answerer = AnswererConfig(
+        "attention", embed_size=192, hidden_size=256, layers=1, fusion_size=384, attention_size=96, hops=1
+    )
+    flickr8k = QuestionFiles("flickr8k/questions_train.json", "flickr8k/annotations_train.json", "flickr8k/train")
+    rooms = QuestionFiles(
+        "daquar/questions_train.json", "daquar/annotations_train.json", "daquar/train", "image{image_id}.jpg"
+    )
+    return replace(
+        recipe,
+        model=replace(model, captions=False, answerer=answerer),
+        train_questions=(flickr8k, rooms),
+        validation_questions=replace(
+            flickr8k,
+            questions="flickr8k/questions_val.json",
+            annotations="flickr8k/annotations_val.json",
+            pictures="flickr8k/val",
+        ),
+        epochs=12,
+    )
+
+
 def vqa_v2() -> Recipe:
     """VQA v2 (Goyal et al., 2017) on a frozen ResNet-50.
 
@@ -294,6 +344,8 @@ def with_answerer(recipe: Recipe, kind: AnswererKind) -> Recipe:
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    "box_answers": box_answers,
+    "box_captions": box_captions,
     "coco_attend": coco_attend,
     "coco_inject": coco_inject,
     "flickr8k_attend": flickr8k_attend,

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torchvision import models
 
 from captioner.config import Preprocessing
+from captioner.model import compact
 
 # The heads of torchvision's classifiers, and the pooling before them: what comes after the grid.
 HEADS = frozenset(["avgpool", "fc", "classifier", "aux1", "aux2", "AuxLogits", "dropout"])
@@ -31,6 +32,11 @@ NOT_CNN = ("vit_", "swin_", "maxvit")
 def backbones() -> list[str]:
     """Names of the torchvision CNNs that can be an encoder."""
     return [name for name in models.list_models(module=models) if not name.startswith(NOT_CNN)]
+
+
+def encoders() -> list[str]:
+    """All names of encoders: torchvision's and the compact ones."""
+    return [*backbones(), *compact.NAMES]
 
 
 def preprocessing_of(name: str, height: int = 224, width: int = 224) -> Preprocessing:
@@ -52,8 +58,8 @@ class Encoder(nn.Module):
 
     def __init__(self, name: str, preprocessing: Preprocessing, weights: str = "random", stage: str | None = None):
         super().__init__()
-        if name not in backbones():
-            raise ValueError(f"encoder must be one of {', '.join(backbones())}, got {name!r}")
+        if name not in encoders():
+            raise ValueError(f"encoder must be one of {', '.join(encoders())}, got {name!r}")
         self.name = name
         self.stages = nn.Sequential(_cut(_build(name, weights)))
         if stage is not None:
@@ -102,10 +108,32 @@ class Encoder(nn.Module):
         return self.feature_map(pixels_BHW3).flatten(2).transpose(1, 2)
 
 
+def classifier(name: str, weights: str) -> nn.Linear | None:
+    """What gives torchvision's CNN its class scores from the mean of its grid, with its weights; None if there is no
+    such single layer in the network or in the file."""
+    if weights == "random":
+        return None
+    downloaded = weights.partition(":")[0] == "torchvision"
+    state = _build(name, weights).state_dict() if downloaded else _read(Path(weights))
+    layers = [key.removesuffix(".weight") for key in state if key.split(".")[0] in HEADS and key.endswith(".weight")]
+    if len(layers) != 1 or state[f"{layers[0]}.weight"].dim() != 2:
+        return None
+    out, channels = state[f"{layers[0]}.weight"].shape
+    layer = nn.Linear(channels, out)
+    layer.load_state_dict({"weight": state[f"{layers[0]}.weight"], "bias": state[f"{layers[0]}.bias"]})
+    return layer
+
+
 def _build(name: str, weights: str) -> nn.Module:
     extra = WITHOUT_AUX.get(name, {})
-    if weights == "random":
-        model: nn.Module = models.get_model(name, weights=None, **extra)
+    if name in compact.NAMES:
+        if weights.partition(":")[0] == "torchvision":
+            raise ValueError(f"torchvision has no weights of {name}: distil it (python -m training.distill)")
+        model: nn.Module = compact.build(name)
+        if weights != "random":
+            _load_file(model, name, Path(weights))
+    elif weights == "random":
+        model = models.get_model(name, weights=None, **extra)
     elif weights.partition(":")[0] == "torchvision":
         members = models.get_model_weights(name).__members__
         member = weights.partition(":")[2] or "DEFAULT"

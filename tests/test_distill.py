@@ -1,0 +1,174 @@
+"""Compact encoders, and their distillation from a teacher."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.models import mobilenet_v2
+
+from captioner.config import Preprocessing
+from captioner.model import compact
+from captioner.model.encoder import Encoder, classifier
+from training.distill import Distillation, Settings, scaled
+from training.features import PictureCache
+from training.teacher import Teacher, pictures_in
+
+SETTINGS = Settings(
+    "residual_16", 64, "mobilenet_v2", growth=((32, 1),), teacher_size=64, views=2, batch=4, warmup_steps=3
+)
+
+
+@pytest.mark.parametrize("name", ["residual_16", "depthwise_16", "residual_32", "depthwise_48"])
+def test_the_grid_is_a_32nd_of_the_picture(name):
+    encoder = Encoder(name, Preprocessing(96, 64)).eval()
+    assert (encoder.rows, encoder.columns, encoder.channels) == (3, 2, compact.HEAD)
+    assert encoder(torch.zeros(2, 96, 64, 3, dtype=torch.uint8)).shape == (2, 6, compact.HEAD)
+
+
+def test_an_unknown_shape_names_those_that_exist():
+    with pytest.raises(ValueError, match=r"residual_32.*got 'residual_33'"):
+        compact.build("residual_33")
+
+
+def test_torchvision_has_no_weights_of_a_compact_encoder():
+    with pytest.raises(ValueError, match=r"training\.distill"):
+        Encoder("residual_16", Preprocessing(64, 64), "torchvision")
+
+
+def test_channels_double_from_stage_to_stage():
+    outputs = [stage[-1] for stage in list(compact.build("residual_16").children())[1:5]]
+    assert [block.branch[-1].num_features for block in outputs] == [16, 32, 64, 128]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A MobileNetV2 with random weights, as a file."""
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("teacher") / "mobilenet_v2.safetensors"
+    model = mobilenet_v2(num_classes=7)
+    with torch.no_grad():
+        for _ in range(20):  # batch norms as of a trained network: without, its grid is all zeros
+            model(torch.randn(8, 3, 64, 64))
+    save_file(model.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for n in range(13):
+        colours = random.integers(0, 255, (3, 3, 3), np.uint8)
+        Image.fromarray(colours).resize((70, 60), Image.Resampling.BICUBIC).save(folder / f"{n:02d}.png")
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make(weights, pictures, tmp_path_factory):
+    """A new run in a folder; teacher and caches are shared."""
+    features = tmp_path_factory.mktemp("features")
+    teacher = Teacher("mobilenet_v2", 64, weights, torch.device("cpu"))
+    train = teacher.views(pictures_in([pictures]), 2, features)
+    validation = teacher.views(pictures_in([pictures])[:3], 1, features)
+
+    def run(out, settings=SETTINGS):
+        (out / "before-fall").mkdir(parents=True, exist_ok=True)
+        return Distillation(settings, teacher, train, validation, out)
+
+    return run
+
+
+def test_the_classifier_is_the_layer_after_the_grid(weights, tmp_path):
+    layer = classifier("mobilenet_v2", weights)
+    assert layer is not None
+    assert torch.equal(layer.weight, load_file(weights)["classifier.1.weight"])
+    assert classifier("mobilenet_v2", "random") is None
+    save_file({"features.0.0.weight": torch.zeros(1)}, tmp_path / "no_head.safetensors")
+    assert classifier("mobilenet_v2", str(tmp_path / "no_head.safetensors")) is None
+
+
+def test_the_teacher_in_onnxruntime_is_the_teacher_in_torch(make, weights, tmp_path):
+    teacher = make(tmp_path).teacher
+    pixels_BHW3 = np.random.default_rng(1).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    with torch.inference_mode():
+        expected = teacher.encoder(torch.from_numpy(pixels_BHW3)).numpy()
+    np.testing.assert_allclose(teacher(pixels_BHW3), expected, atol=2e-3)
+
+
+def test_scaled_pixels_are_those_of_the_runtime():
+    pixels_HW3 = np.random.default_rng(2).integers(0, 255, (64, 64, 3), np.uint8)
+    ours = scaled(torch.from_numpy(pixels_HW3)[None], 40)[0].numpy().astype(int)
+    pillow = np.asarray(Image.fromarray(pixels_HW3).resize((40, 40), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(ours - pillow).max() <= 1
+
+
+def test_the_student_comes_nearer_and_is_an_encoder(make, tmp_path):
+    run = make(tmp_path, replace(SETTINGS, average_decay=0.5))
+    before = run.validate()
+    after = run.run(8)
+    assert after["val_grid"] < 0.9 * before["val_grid"]
+    student = Encoder("residual_16", Preprocessing(64, 64), str(tmp_path / "encoder.safetensors"))
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, run.average[name]), name
+    assert json.loads((tmp_path / "settings.json").read_text())["student"] == "residual_16"
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 8
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_run_ends_with_the_same_weights(make, tmp_path, monkeypatch):
+    make(tmp_path / "whole").run(4)
+    run, step = make(tmp_path / "killed"), Distillation._train_step
+
+    def until(self, *batch):
+        if self.step == 7:
+            raise KilledError
+        return step(self, *batch)
+
+    monkeypatch.setattr(Distillation, "_train_step", until)
+    with pytest.raises(KilledError):
+        run.run(4, checkpoint_seconds=0.0)
+    monkeypatch.undo()
+    make(tmp_path / "killed").run(4)
+    whole, killed = (load_file(tmp_path / name / "encoder.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_more_epochs_go_on_from_before_the_fall(make, tmp_path):
+    make(tmp_path / "once").run(8)
+    make(tmp_path / "pieces").run(4)
+    make(tmp_path / "pieces").run(8)
+    once, pieces = (load_file(tmp_path / name / "encoder.safetensors") for name in ("once", "pieces"))
+    assert all(torch.equal(once[name], pieces[name]) for name in once)
+
+
+def test_other_settings_in_the_same_folder_are_refused(make, tmp_path):
+    make(tmp_path).run(1)
+    with pytest.raises(ValueError, match="other settings"):
+        make(tmp_path, replace(SETTINGS, learning_rate=1e-3)).run(1)
+
+
+def test_a_folder_without_pictures_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no pictures in"):
+        pictures_in([tmp_path])
+
+
+def test_unreadable_pictures_are_left_out(pictures, weights, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for path in sorted(pictures.glob("*.png"))[:3]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "00.png").write_bytes(b"no picture")
+    teacher = Teacher("mobilenet_v2", 64, weights, torch.device("cpu"))
+    views = teacher.views(pictures_in([folder]), 1, tmp_path / "features")
+    assert views.usable == [1, 2]
+    assert isinstance(views.grids[0], PictureCache)

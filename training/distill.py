@@ -1,0 +1,300 @@
+"""python -m training.distill STUDENT --teacher NAME --pictures DIR...: a small encoder that sees like a large one.
+
+The student learns the teacher's grid and its class scores on the same augmented view of each picture, for as long as
+there is time (Beyer et al., 2022, "Knowledge distillation: a good teacher is patient and consistent"). No label is
+needed. The class scores are the teacher's own classifier on the student's mean (Chen et al., 2022, "Knowledge
+distillation with the reused teacher classifier"); it stays behind: what is saved is the student alone.
+
+    loss = mean_c w_c (s - t)^2 + KL(softmax(z_t) || softmax(z_s)),    w_c = 1 / (var_c + mean of all var_c)
+
+The learning rate stays at its peak until the last epochs, where it falls to 0. A finished run given more --epochs goes
+on from before its fall, so patience may come in pieces.
+
+Shapes: B pictures, H x W pixels, h x w those of the student, C channels, P grid cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from captioner.atomic import replace_file, write_text
+from captioner.config import Preprocessing, at_least
+from captioner.model import compact
+from captioner.model.encoder import Encoder, backbones
+from training import checkpoint
+from training.teacher import Teacher, Views, pictures_in
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a run, but where things lie, and its length."""
+
+    student: str
+    size: int
+    """Pixels of the student's pictures, in height and width."""
+    teacher: str
+    growth: tuple[tuple[int, int], ...] = ((64, 16), (96, 8), (128, 8))
+    """Smaller sizes to begin with, and for how many epochs: there are many more in an hour (Tan and Le, 2021,
+    "progressive learning")."""
+    teacher_size: int = 224
+    views: int = 6
+    """Of each picture (training.views); one is drawn each epoch."""
+    batch: int = 32
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.05
+    """Of matrices."""
+    warmup_steps: int = 400
+    fall: float = 0.25
+    """Share of the run, at its end, in which the learning rate falls to 0 on a straight line."""
+    average_decay: float = 0.999
+    """Of the moving average of the weights that is validated and kept."""
+    class_weight: float = 1.0
+    """Of the class scores beside the grid."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "growth", tuple((size, epochs) for size, epochs in self.growth))
+        for name in ("size", "teacher_size"):
+            at_least(name, getattr(self, name), 32)
+        for name in ("views", "batch"):
+            at_least(name, getattr(self, name), 1)
+
+
+class Distillation:
+    """A run: the student, its optimizer, its average."""
+
+    def __init__(self, settings: Settings, teacher: Teacher, train: Views, validation: Views, out: Path):
+        self.settings, self.teacher, self.train, self.validation, self.out = settings, teacher, train, validation, out
+        self.device = teacher.encoder.mean_3.device
+        torch.manual_seed(settings.seed)
+        size = replace_size(teacher.preprocessing, settings.size)
+        self.student = Encoder(settings.student, size).to(self.device, memory_format=torch.channels_last)
+        self.student.fine_tune_from("all")
+        if self.student.channels != teacher.encoder.channels:
+            raise ValueError(
+                f"{settings.student} has {self.student.channels} channels, the teacher {teacher.encoder.channels}"
+            )
+        self.classifier = (
+            None if teacher.classifier is None else teacher.classifier.to(self.device).requires_grad_(False)
+        )
+        matrices = [p for p in self.student.parameters() if p.dim() > 1]
+        others = [p for p in self.student.parameters() if p.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        self.average = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+        self.channel_weights = self._channel_weights()
+        self.step = 0
+
+    def _channel_weights(self) -> Tensor:
+        sample = self.train.usable[:: max(1, len(self.train.usable) // 256)]
+        variance_C = self.train.batch(sample, [0] * len(sample))[1].flatten(0, 1).var(0)
+        return (1 / (variance_C + variance_C.mean().clamp(min=1e-6))).to(self.device)
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Whole batches only."""
+        return max(1, len(self.train.usable) // self.settings.batch)
+
+    def run(self, epochs: int, checkpoint_seconds: float = 120.0) -> dict[str, float]:
+        """Train to the end, continuing what the folder holds; the last epoch's metrics."""
+        total = epochs * self.steps_an_epoch
+        fall = max(1, round(total * self.settings.fall))
+        self._resume(total)
+        metrics: dict[str, float] = {}
+        while self.step < total:
+            epoch, first = divmod(self.step, self.steps_an_epoch)
+            started, saved, losses = time.monotonic(), time.monotonic(), []
+            bar = tqdm(total=self.steps_an_epoch, initial=first, desc=f"epoch {epoch + 1}/{epochs}", leave=False)
+            size = self._size()
+            for pixels_BHW3, grid_BPC in self._batches(epoch, first):
+                if self.step == total - fall:
+                    checkpoint.save(self.out / "before-fall", self.step, self._state(0))
+                rate = min((self.step + 1) / self.settings.warmup_steps, (total - self.step) / fall, 1.0)
+                losses.append(self._train_step(pixels_BHW3, grid_BPC, rate))
+                self.step += 1
+                bar.update()
+                bar.set_postfix(loss=f"{losses[-1]:.3f}")
+                if time.monotonic() - saved > checkpoint_seconds:
+                    checkpoint.save(self.out, self.step, self._state(total))
+                    saved = time.monotonic()
+            bar.close()
+            metrics = self.validate()
+            line = {"epoch": epoch + 1, "size": size, "loss": float(np.mean(losses)), **metrics}
+            line["seconds"] = round(time.monotonic() - started, 1)
+            log.info("%s", " ".join(f"{name}={value:.4g}" for name, value in line.items()))
+            with (self.out / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            self._save_average()
+            checkpoint.save(self.out, self.step, self._state(total))
+        return metrics
+
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The order comes from (seed, epoch) alone; one batch is read ahead."""
+        random = np.random.default_rng([self.settings.seed, epoch])
+        order = random.permutation(self.train.usable)
+        views = random.integers(self.settings.views, size=len(order))
+        parts = [slice(n * self.settings.batch, (n + 1) * self.settings.batch) for n in range(self.steps_an_epoch)]
+        with ThreadPoolExecutor(1) as pool:
+            ahead = None
+            for part in parts[first:]:
+                ready, ahead = ahead, pool.submit(self.train.batch, order[part].tolist(), views[part].tolist())
+                if ready is not None:
+                    yield ready.result()
+            if ahead is not None:
+                yield ahead.result()
+
+    def _train_step(self, pixels_BHW3: Tensor, grid_BPC: Tensor, rate: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * rate
+        self.student.train()
+        grid_loss, class_loss, _ = self._losses(pixels_BHW3, grid_BPC, self._size())
+        loss = grid_loss + self.settings.class_weight * class_loss
+        if not math.isfinite(value := float(loss.detach())):
+            raise FloatingPointError(f"loss is {value} at step {self.step}: lower the learning rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+        self.optimizer.step()
+        decay = min(self.settings.average_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, own in self.student.state_dict().items():
+                if own.is_floating_point():
+                    self.average[name].lerp_(own, 1 - decay)
+                else:
+                    self.average[name].copy_(own)
+        return value
+
+    def _size(self) -> int:
+        """Of the student's pictures in this step."""
+        left = self.step // self.steps_an_epoch
+        for size, epochs in self.settings.growth:
+            if left < epochs:
+                return size
+            left -= epochs
+        return self.settings.size
+
+    def _losses(self, pixels_BHW3: Tensor, grid_BPC: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the grid, of the class scores, and the share of pictures whose first class is the teacher's."""
+        map_BCHW = self.student.feature_map(scaled(pixels_BHW3.to(self.device), size))
+        teacher, rows = self.teacher.encoder, map_BCHW.shape[2:]
+        target_BCHW = grid_BPC.to(self.device).transpose(1, 2).unflatten(2, (teacher.rows, teacher.columns))
+        pooled_BCHW = functional.adaptive_avg_pool2d(target_BCHW, rows)
+        squares_C = (map_BCHW - pooled_BCHW).square().mean((0, 2, 3))
+        grid_loss = (squares_C * self.channel_weights).mean()
+        if self.classifier is None:
+            return grid_loss, grid_loss * 0, grid_loss * 0
+        student_BN = self.classifier(map_BCHW.mean((2, 3))).log_softmax(1)
+        teacher_BN = self.classifier(target_BCHW.mean((2, 3))).log_softmax(1)
+        class_loss = functional.kl_div(student_BN, teacher_BN, reduction="batchmean", log_target=True)
+        return grid_loss, class_loss, (student_BN.argmax(1) == teacher_BN.argmax(1)).float().mean()
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Both losses and the agreement on the first class, of the averaged weights on whole pictures."""
+        own = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+        self.student.load_state_dict(self.average)
+        self.student.eval()
+        sums, count, usable = np.zeros(3), 0, self.validation.usable
+        for n in range(0, len(usable), 100):
+            part = usable[n : n + 100]
+            batch = self.validation.batch(part, [0] * len(part))
+            sums += len(part) * np.array([float(x) for x in self._losses(*batch, self.settings.size)])
+            count += len(part)
+        self.student.load_state_dict(own)
+        return dict(zip(("val_grid", "val_kl", "val_same_class"), (sums / count).tolist(), strict=True))
+
+    def _save_average(self) -> None:
+        from safetensors.torch import save
+
+        state = {name.removeprefix("stages."): value.contiguous() for name, value in self.average.items()}
+        replace_file(self.out / "encoder.safetensors", lambda path: path.write_bytes(save(state)))
+        write_text(self.out / "settings.json", json.dumps(asdict(self.settings), indent=1) + "\n")
+
+    def _state(self, total: int) -> dict[str, Any]:
+        return {
+            "student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(),
+            "step": self.step, "total": total, "settings": asdict(self.settings),
+        }  # fmt: skip
+
+    def _resume(self, total: int) -> None:
+        state = checkpoint.newest(self.out)
+        if state is None:
+            return
+        if json.dumps(state["settings"]) != json.dumps(asdict(self.settings)):
+            raise ValueError(f"{self.out} was trained with other settings: use another --out, or delete it")
+        before = checkpoint.newest(self.out / "before-fall") if (self.out / "before-fall").is_dir() else None
+        if before is not None and state["total"] != total and state["step"] >= before["step"]:
+            state = before
+        self.student.load_state_dict(state["student"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        log.info("continuing %s at step %d of %d", self.out, self.step, total)
+
+
+def replace_size(preprocessing: Preprocessing, size: int) -> Preprocessing:
+    """The same normalisation for pictures of another size."""
+    return Preprocessing(size, size, preprocessing.mean, preprocessing.std)
+
+
+def scaled(pixels_BHW3: Tensor, size: int) -> Tensor:
+    """uint8 [B, H, W, 3] to [B, h, w, 3], as captioner.preprocess.resize does."""
+    if pixels_BHW3.shape[1:3] == (size, size):
+        return pixels_BHW3
+    pixels_B3HW = pixels_BHW3.permute(0, 3, 1, 2)
+    return functional.interpolate(pixels_B3HW, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+
+
+def main() -> int:
+    """Parse the command line, train, print the last epoch."""
+    parser = argparse.ArgumentParser(prog="python -m training.distill", description=__doc__.partition("\n\n")[0])
+    parser.add_argument("student", choices=compact.NAMES, metavar="STUDENT", help=", ".join(compact.NAMES))
+    parser.add_argument("--size", type=int, default=160, help="pixels of its pictures, in height and width (160)")
+    parser.add_argument("--teacher", choices=backbones(), default="mobilenet_v2", metavar="NAME", help="mobilenet_v2")
+    parser.add_argument("--teacher-weights", default="torchvision", help="as --encoder-weights of python -m training")
+    parser.add_argument("--pictures", type=Path, nargs="+", required=True, metavar="DIR", help="training pictures")
+    parser.add_argument("--validation", type=Path, nargs="+", required=True, metavar="DIR", help="never trained on")
+    parser.add_argument("--epochs", type=int, default=40, help="more may be given to a finished run (40)")
+    parser.add_argument("--views", type=int, default=Settings.views, help="of each picture")
+    parser.add_argument("--out", type=Path, help="the run's folder (default: runs/STUDENT)")
+    parser.add_argument("--features", type=Path, help="memory maps of pictures (default: features beside the run)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    out = args.out or Path("runs") / f"{args.student}_{args.size}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "before-fall").mkdir(exist_ok=True)
+    features = args.features or out.parent / "features"
+    try:
+        settings = Settings(args.student, args.size, args.teacher, views=args.views)
+        teacher = Teacher(args.teacher, settings.teacher_size, args.teacher_weights, torch.device(args.device))
+        train = teacher.views(pictures_in(args.pictures), settings.views, features)
+        validation = teacher.views(pictures_in(args.validation), 1, features)
+        metrics = Distillation(settings, teacher, train, validation, out).run(args.epochs)
+    except (ValueError, FloatingPointError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    print(f"{out}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
