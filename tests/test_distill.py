@@ -111,7 +111,7 @@ def test_scaled_pixels_are_those_of_the_runtime():
 
 def test_the_student_comes_nearer_and_is_an_encoder(make, tmp_path):
     run = make(tmp_path, replace(SETTINGS, average_decay=0.5))
-    before = run.validate()
+    before = run.validate(64)
     after = run.run(8)
     assert after["val_grid"] < 0.9 * before["val_grid"]
     student = Encoder("residual_16", Preprocessing(64, 64), str(tmp_path / "encoder.safetensors"))

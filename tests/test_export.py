@@ -3,10 +3,8 @@
 Shapes: B pictures, K beams, T steps, P grid cells, C channels.
 """
 
-import json
 import shutil
-import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import get_args
 
@@ -171,35 +169,6 @@ def test_nothing_is_sealed_where_graphs_differ(tmp_path, monkeypatch):
     with pytest.raises(parity.ParityError):
         export.write_bundle(network, TINY_WORDS, "mine", SearchOptions(), tiny_photos(), tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
-
-
-def write_run(folder, config: ModelConfig) -> Network:
-    network = tiny_network(config)
-    settings = {"recipe": {"model": config.to_dict(), "search": asdict(SearchOptions())}, "data": "nowhere"}
-    (folder / "run.json").write_text(json.dumps(settings))
-    TINY_WORDS.save(folder, config)
-    network.save(folder / "best.safetensors")
-    return network
-
-
-def test_network_of_run(tmp_path):
-    config = replace(TINY, encoder="squeezenet1_1", positions=True)
-    network = write_run(tmp_path, config)
-    loaded, lexicon, settings = export.network_of_run(tmp_path)
-    assert (loaded.config, lexicon.captions.words, settings["data"]) == (config, TINY_WORDS.captions.words, "nowhere")
-    assert not loaded.training
-    torch.testing.assert_close(loaded.state(), network.state())
-
-
-@pytest.mark.parametrize("name", ["run.json", "vocabulary.json", "best.safetensors"])
-def test_an_unfinished_run_is_named(tmp_path, monkeypatch, capsys, name):
-    write_run(tmp_path, TINY)
-    (tmp_path / name).unlink()
-    with pytest.raises(ValueError, match=f"is not a training run with a finished epoch: .*{name} is missing"):
-        export.network_of_run(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["export", str(tmp_path), "--out", str(tmp_path / "bundle")])
-    assert export.main() == 1
-    assert f"{name} is missing" in capsys.readouterr().err
 
 
 def test_an_int8_bundle_has_all_three_graphs_and_says_what_was_measured(tmp_path, tiny_bundle_answers):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from captioner.model.export import network_of_run
+from captioner.model.runs import network_of_run
 from tests import tiny_visdial
 from tests.test_resume import assert_same_run
 from tests.tiny_training import metrics, run, tiny_both, tiny_dialog

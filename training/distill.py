@@ -136,7 +136,7 @@ class Distillation:
                     checkpoint.save(self.out, self.step, self._state(total))
                     saved = time.monotonic()
             bar.close()
-            metrics = self.validate()
+            metrics = self.validate(size)
             line = {"epoch": epoch + 1, "size": size, "loss": float(np.mean(losses)), **metrics}
             line["seconds"] = round(time.monotonic() - started, 1)
             log.info("%s", " ".join(f"{name}={value:.4g}" for name, value in line.items()))
@@ -207,7 +207,7 @@ class Distillation:
         return grid_loss, class_loss, (student_BN.argmax(1) == teacher_BN.argmax(1)).float().mean()
 
     @torch.inference_mode()
-    def validate(self) -> dict[str, float]:
+    def validate(self, size: int) -> dict[str, float]:
         """Both losses and the agreement on the first class, of the averaged weights on whole pictures."""
         own = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
         self.student.load_state_dict(self.average)
@@ -216,7 +216,7 @@ class Distillation:
         for n in range(0, len(usable), 100):
             part = usable[n : n + 100]
             batch = self.validation.batch(part, [0] * len(part))
-            sums += len(part) * np.array([float(x) for x in self._losses(*batch, self.settings.size)])
+            sums += len(part) * np.array([float(x) for x in self._losses(*batch, size)])
             count += len(part)
         self.student.load_state_dict(own)
         return dict(zip(("val_grid", "val_kl", "val_same_class"), (sums / count).tolist(), strict=True))

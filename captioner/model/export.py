@@ -30,6 +30,7 @@ from captioner.model.network import Network
 from captioner.model.parity import AnswerDifference, Difference, ParityError, compare, compare_answers
 from captioner.model.quantize import quantize_decoder
 from captioner.model.quantize_encoder import quantize_encoder
+from captioner.model.runs import joined, network_of_run
 from captioner.preprocess import load_pixels
 
 log = logging.getLogger(__name__)
@@ -152,18 +153,10 @@ def _question_flags(files: Mapping[str, Any], data: Path) -> list[str]:
     return flags + (["--naming", files["naming"]] if files["naming"] else [])
 
 
-def network_of_run(run: Path) -> tuple[Network, Lexicon, dict[str, Any]]:
-    """The best weights of a training run, its words and its run.json; ValueError names what is missing."""
-    for name in ("run.json", "best.safetensors"):
-        if not (run / name).is_file():
-            raise ValueError(f"{run} is not a training run with a finished epoch: {name} is missing")
-    settings = json.loads((run / "run.json").read_text())
-    config = ModelConfig.from_dict(settings["recipe"]["model"])
-    try:
-        lexicon = Lexicon.load(run, config)
-    except FileNotFoundError as e:
-        raise ValueError(f"{run} is not a training run with a finished epoch: {e.filename} is missing") from e
-    return Network.load(config, run / "best.safetensors", **lexicon.sizes), lexicon, settings
+def _example_questions(run: Path) -> list[str]:
+    path = run / EXAMPLE_QUESTIONS
+    examples: list[str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return examples
 
 
 def photos_in(folder: Path, config: ModelConfig, count: int) -> list[NDArray[np.uint8]]:
@@ -179,7 +172,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m captioner.model.export", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument("--answers", type=Path, help="another run, on the same encoder, whose answerer goes along")
     parser.add_argument("--data", type=Path, help="where the recipe's files are now (default: where training was)")
+    parser.add_argument("--answers-data", type=Path, help="the same of --answers")
     parser.add_argument("--name", help="the bundle's name (default: the run's folder)")
     parser.add_argument("--length-power", type=float, help="length rule of the bundle (default: the recipe's)")
     parser.add_argument(
@@ -191,14 +186,18 @@ def main() -> int:
     try:
         network, lexicon, settings = network_of_run(args.run)
         recipe = settings["recipe"]
-        data = args.data or Path(settings["data"])
+        data = answers_data = args.data or Path(settings["data"])
+        questions, asked = _example_questions(args.run), recipe.get("validation_questions")
+        if args.answers is not None:
+            answers_network, answers_lexicon, answers_settings = network_of_run(args.answers)
+            network, lexicon = joined(network, lexicon, answers_network, answers_lexicon)
+            questions, asked = _example_questions(args.answers), answers_settings["recipe"]["validation_questions"]
+            answers_data = args.answers_data or Path(answers_settings["data"])
         search = SearchOptions(**recipe["search"])
         if args.length_power is not None:
             search = SearchOptions(**{**recipe["search"], "length_power": args.length_power})
         pictures = (recipe["train"] or recipe["train_questions"][0])["pictures"]
         photos = photos_in(data / pictures, network.config, CALIBRATION_PHOTOS)
-        examples = args.run / EXAMPLE_QUESTIONS
-        questions = json.loads(examples.read_text(encoding="utf-8")) if examples.exists() else []
         write_bundle(network, lexicon, args.name or args.run.resolve().name, search, photos, args.out, questions)
         if not args.skip_scores:
             scores = json.loads((args.out / "scores.json").read_text())
@@ -206,8 +205,8 @@ def main() -> int:
                 split = ["--split", files["split"]] if files["split"] else []
                 where = ["--annotations", str(data / files["annotations"]), "--pictures", str(data / files["pictures"])]
                 scores["precisions"] = score_precisions(args.out, "captions", [*where, "--no-java", *split])
-            if files := recipe.get("validation_questions"):
-                where = _question_flags(files, data)
+            if asked:
+                where = _question_flags(asked, answers_data)
                 scores["answer_precisions"] = score_precisions(args.out, "answers", where)
             (args.out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
             seal(args.out)
