@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# The server and its web page, without torch: `docker build --target cpu .` or `--target gpu`. Mount bundles at /bundles.
+# The server and its web page, without torch: `docker build --target cpu .` or `--target gpu`. It serves the box,
+# or what CAPTIONER_BUNDLE or --bundle names: mount bundles at /bundles.
 # The interpreter is the one that constraints.txt was tested with.
 FROM python:3.11.13-slim-bookworm AS python
 
@@ -32,7 +33,6 @@ USER 10001:10001
 EXPOSE 50051 8080 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-m", "services.healthcheck"]
-CMD ["--bundle", "/bundles/default"]
 
 # Needs the NVIDIA container runtime, which brings the driver's libcuda. Fails rather than run on the CPU.
 FROM server AS gpu

@@ -83,13 +83,14 @@ def executed(target: str, name: str) -> list[str]:
 
 
 def parsed(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> tuple[list[Path], EngineSettings, ServerSettings]:
-    """What `python -m services` would serve."""
+    """What `python -m services` would serve where the variable names a bundle."""
     found: list[Any] = []
 
     async def serve(*given: Any) -> None:
         found.extend(given[:3])
 
     monkeypatch.setattr(command, "_serve", serve)
+    monkeypatch.setenv("CAPTIONER_BUNDLE", "/bundles/mine")
     command.main([*arguments, "--log", "text"])
     return found[0], found[1], found[2]
 
@@ -98,8 +99,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> tuple[list[
 def test_the_image_s_command_is_one_that_the_server_takes(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     python, *words = executed(target, "ENTRYPOINT")
     assert (python, words[:2]) == ("python", ["-m", "services"])
-    bundles, engine, settings = parsed(monkeypatch, words[2:] + executed(target, "CMD"))
-    assert bundles == [Path("/bundles/default")]
+    assert not instructions(target, "CMD")
+    bundles, engine, settings = parsed(monkeypatch, words[2:])
+    assert bundles == [Path("/bundles/mine")]
     assert settings.host == "0.0.0.0"
     assert str(settings.port) in instructions(target, "EXPOSE")[-1].split()
     assert (engine.provider, engine.require_gpu) == (("cuda", True) if target == "gpu" else ("cpu", False))
@@ -192,7 +194,8 @@ def test_the_health_check_of_a_server_with_tls(tiny_bundle: Path, tmp_path: Path
 
 def words_of(compose: Any, name: str) -> list[str]:
     """A replica's command, with the variables' defaults."""
-    return [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", word) for word in compose["services"][name]["command"]]
+    words: list[str] = compose["services"][name]["command"]
+    return words
 
 
 def seconds(text: str) -> int:
@@ -207,8 +210,10 @@ def test_compose_files_keep_to_the_specification() -> None:
 def test_the_replicas_command(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     replica = SERVICES[name]
     entry = executed(replica["build"]["target"], "ENTRYPOINT")[3:]
+    chosen = replica["environment"]["CAPTIONER_BUNDLE"]
+    assert chosen == "${BUNDLE:+/bundles/${BUNDLE}}"  # nothing, which is the box, or a folder of ./bundles
     bundles, engine, settings = parsed(monkeypatch, entry + words_of(COMPOSE, name))
-    assert bundles == [Path("/bundles/default")]
+    assert bundles == [Path("/bundles/mine")]
     assert replica["volumes"] == ["./bundles:/bundles:ro"]
     assert engine.threads == float(replica["deploy"]["resources"]["limits"]["cpus"])
     assert seconds(replica["stop_grace_period"]) > settings.notice_seconds + settings.grace_seconds
