@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,11 @@ from captioner.vocabulary import Vocabulary
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 ANSWERER_FILES = ["question_vocabulary.json", "answers.json"]
+
+BOX = Path(__file__).parent / "box"
+"""The bundle that comes with the package."""
+VARIABLE = "CAPTIONER_BUNDLE"
+"""Of the environment: which bundle is meant where none is given, instead of the box."""
 
 Precision = Literal["fp32", "int8"]
 Graph = Literal["encoder", "captioner", "answerer"]
@@ -72,7 +78,7 @@ class Bundle:
     def open(cls, folder: str | Path) -> Bundle:
         """Check every hash and read the settings; raises BundleError with one sentence."""
         folder = Path(folder)
-        hashes, version = _read_manifest(folder)
+        hashes, version = read_manifest(folder)
         for name, expected in hashes.items():
             if _sha256(folder, name) != expected:
                 raise BundleError(f"bundle {folder}: {name} was changed after the bundle was sealed")
@@ -114,6 +120,15 @@ class Bundle:
         return self.folder / _file(which, precision)
 
 
+def default_bundle() -> Path:
+    """Where the bundle lies that is meant where none is given; raises BundleError if this copy came without the box."""
+    if given := os.environ.get(VARIABLE):
+        return Path(given)
+    if not (BOX / MANIFEST).is_file():
+        raise BundleError(f"no bundle: give one (--bundle) or set {VARIABLE}; this copy came without its own in {BOX}")
+    return BOX
+
+
 def seal(folder: str | Path) -> str:
     """Write the manifest over every file in the folder, at once or not at all; return the version."""
     folder = Path(folder)
@@ -141,8 +156,8 @@ def _version(manifest: bytes) -> str:
     return hashlib.sha256(manifest).hexdigest()[:12]
 
 
-def _read_manifest(folder: Path) -> tuple[dict[str, str], str]:
-    """Hashes by file name, and the version."""
+def read_manifest(folder: Path) -> tuple[dict[str, str], str]:
+    """Hashes by file name, and the version; raises BundleError."""
     if not folder.is_dir():
         raise BundleError(f"no bundle at {folder}: there is no such folder")
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captioner import sharing
 from captioner.bundle import Bundle, BundleError, Precision
 from captioner.config import SearchOptions
 from captioner.engine import Provider, Session, Stop
@@ -63,7 +64,7 @@ class Captioner:
     @classmethod
     def load(
         cls,
-        bundle: str | Path | Bundle,
+        bundle: str | Path | Bundle | None = None,
         precision: Precision | None = None,
         threads: int | None = None,
         provider: Provider = "cpu",
@@ -71,12 +72,13 @@ class Captioner:
         limits: ImageLimits = LIMITS,
         memory_bytes: int = DEFAULT_BYTES,
     ) -> Captioner:
-        """Open a bundle. precision: None for int8 where it is there. threads: of one run, None for all usable cores.
+        """Open a bundle: a folder, a .zip, or None for the one that comes with the package ($CAPTIONER_BUNDLE, if set).
 
+        precision: None for int8 where it is there. threads: of one run, None for all usable cores.
         memory_bytes: for what the encoder saw in the last photos; 0 remembers nothing.
         Raises BundleError, or EngineError (no onnxruntime, or require_gpu and there is none).
         """
-        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        bundle = bundle if isinstance(bundle, Bundle) else sharing.load(bundle)
         if precision is None:
             precision = "int8" if "int8" in bundle.precisions else "fp32"
         encoder, decoder, answerer = (
@@ -85,6 +87,18 @@ class Captioner:
         )
         assert encoder is not None  # every bundle has one
         return cls(bundle, precision, encoder, decoder, answerer, limits, GridMemory(memory_bytes))
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo_id: str,
+        revision: str | None = None,
+        version: str | None = None,
+        token: str | None = None,
+        **settings: Any,
+    ) -> Captioner:
+        """Download a bundle as sharing.from_hub does, and open it; settings as in load()."""
+        return cls.load(sharing.from_hub(repo_id, revision, version, token), **settings)
 
     def options(
         self,

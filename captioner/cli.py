@@ -1,4 +1,7 @@
-"""The command line: `captioner caption PHOTO...`, `captioner answer PHOTO... --question TEXT`, `captioner info`."""
+"""The command line: `captioner caption PHOTO...`, `captioner answer PHOTO... --question TEXT`, `captioner info`.
+
+captioner.cli_sharing has `save`, `push` and `fetch`.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioner.bundle import BundleError
+from captioner.bundle import VARIABLE, BundleError
 from captioner.captioner import Captioner
 from captioner.cli_models import Local, Model, Remote, ServerError, connect
 from captioner.cli_output import complain, figure_paths, reason, show_answered, show_captions, show_facts
+from captioner.cli_sharing import add_sharing
 from captioner.engine import PROVIDERS, EngineError
 from captioner.figure import answer_figure, attention_figure
 from captioner.images import BadImage, read_photo
+from captioner.sharing import HubError
 
-VARIABLE, USUAL = "CAPTIONER_BUNDLE", Path("bundles/default")
 HERE = {"bundle": None, "precision": None, "threads": None, "provider": "cpu", "require_gpu": False}
 """Options of a model in this process, and what they are if not given."""
 THERE = {"model": "", "timeout": 10.0, "token_file": None, "tls": False}
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has gone, as head does: nothing is left to say, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (BundleError, EngineError, ServerError, ValueError) as e:
+    except (BundleError, EngineError, HubError, ServerError, ValueError) as e:
         return complain(str(e), status=2)
 
 
@@ -85,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
     for command in (caption, answer, info):
         here = command.add_argument_group("a model in this process")
-        here.add_argument("--bundle", type=Path, metavar="DIR", help=f"the model (${VARIABLE}, else ./{USUAL})")
+        here.add_argument("--bundle", type=Path, metavar="BUNDLE", help=f"a folder or .zip (${VARIABLE}, else the box)")
         here.add_argument("--precision", choices=("int8", "fp32"), help="which graphs to run (int8 if there)")
         here.add_argument("--threads", type=int, metavar="N", help="of the engine (one for each core)")
         here.add_argument("--provider", choices=tuple(PROVIDERS), default="cpu", help="what runs the model (cpu)")
@@ -100,14 +104,12 @@ def _parser() -> argparse.ArgumentParser:
         there.add_argument("--tls-ca", type=Path, metavar="FILE", help="encrypt; only these authorities may (PEM)")
         there.add_argument("--tls-certificate", type=Path, metavar="FILE", help="our own, if it asks for one (PEM)")
         there.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    add_sharing(commands)
     return parser
 
 
 def _load(options: argparse.Namespace) -> Captioner:
-    folder = options.bundle or os.environ.get(VARIABLE) or (USUAL if USUAL.is_dir() else None)
-    if folder is None:
-        raise BundleError(f"no bundle: give --bundle DIR, set {VARIABLE}, or have one in ./{USUAL}")
-    return Captioner.load(folder, options.precision, options.threads, options.provider, options.require_gpu)
+    return Captioner.load(options.bundle, options.precision, options.threads, options.provider, options.require_gpu)
 
 
 @contextmanager

@@ -7,14 +7,32 @@ import sys
 from collections.abc import Sequence
 
 from captioner.engine import EngineError
-from eval import answers, captions, frequencies, neighbours, official, pointing, report, score, speed
+from eval import (
+    answers,
+    captions,
+    card,
+    footprint,
+    frequencies,
+    gallery,
+    neighbours,
+    official,
+    peers,
+    pointing,
+    report,
+    score,
+    speed,
+)
 
 COMMANDS = {
     "answers": (answers, "score answers to questions as the official VQA code does"),
     "captions": (captions, "caption a split with a bundle and score it"),
+    "card": (card, "write a bundle's model card from what was measured and a file of facts"),
+    "footprint": (footprint, "time start, load and captions in fresh processes; memory and bytes"),
     "frequencies": (frequencies, "count n-grams of captions, for CIDEr"),
+    "gallery": (gallery, "make a page of what a bundle says about photos that may be shipped"),
     "neighbours": (neighbours, "caption a split with the captions of similar training pictures"),
     "official": (official, "compare our scores and our time with coco-caption's own code"),
+    "peers": (peers, "time one photo beside other libraries"),
     "pointing": (pointing, "see whether attention lies on the things that captions name"),
     "report": (report, "make one HTML page of an evaluation"),
     "score": (score, "score a file of COCO results"),

@@ -51,7 +51,7 @@ WRITTEN = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `python -m eval answers`."""
     add = parser.add_argument
-    add("--bundle", type=Path, help="the model's folder")
+    add("--bundle", type=Path, help="the model's folder; default: the box")
     add("--questions", type=Path, help="questions in the VQA layout, or VisDial's with --dialogs")
     add("--annotations", type=Path, help="people's answers in the VQA layout, or VisDial's dense annotations")
     add("--pictures", type=Path, help="the folder of the pictures")
@@ -114,11 +114,11 @@ def _check_flags(args: argparse.Namespace) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if args.workers is not None and args.workers < 0:
         raise ValueError(f"--workers must be at least 0, got {args.workers}")
-    if bool(args.bundle) == bool(args.results):
-        raise ValueError("give --bundle, to answer questions, or --results, to score answers: one of the two")
+    if args.bundle and args.results:
+        raise ValueError("give --bundle, to answer questions, or --results, to score answers: not both")
     needed = ("annotations",) if args.results else ("questions", "pictures")
     if missing := [name for name in needed if getattr(args, name) is None]:
-        raise ValueError(f"--{'results' if args.results else 'bundle'} needs --{missing[0]}")
+        raise ValueError(f"{'--results' if args.results else 'a run'} needs --{missing[0]}")
     if args.question_only and args.dialogs:
         raise ValueError("--question-only compares answers: with --dialogs there are only ranks")
 

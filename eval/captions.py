@@ -39,7 +39,7 @@ from eval.stopwatch import Stopwatch, throughput_line
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `python -m eval captions`."""
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the model's folder")
+    add("--bundle", type=Path, help="the model's folder; default: the box")
     add("--annotations", type=Path, required=True, help="captions in COCO's or Karpathy's layout")
     add("--pictures", type=Path, required=True, help="the folder that the annotations' file names are in")
     add("--out", type=Path, required=True, help="folder for the results; a run found there is gone on with")

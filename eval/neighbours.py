@@ -35,7 +35,7 @@ BATCH = 32
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `python -m eval neighbours`."""
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the model's folder; only its encoder is used")
+    add("--bundle", type=Path, help="the model's folder; only its encoder is used; default: the box")
     add("--annotations", type=Path, required=True, help="captions in COCO's or Karpathy's layout")
     add("--pictures", type=Path, required=True, help="the folder that the annotations' file names are in")
     add("--split", help='in Karpathy\'s layout: "val", or several as in "train+restval"')

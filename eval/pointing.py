@@ -99,7 +99,7 @@ def chance(pictures: Iterable[Boxed]) -> float:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `python -m eval pointing`."""
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the model's folder; it must have attention")
+    add("--bundle", type=Path, help="the model's folder; it must have attention; default: the box")
     add("--instances", type=Path, help="boxes in COCO's layout, for captions")
     add("--questions", type=Path, help="questions in the VQA layout, for answers; --annotations have the boxes")
     add("--annotations", type=Path, help="their annotations")

@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from captioner import sharing
 from captioner.atomic import write_json
-from captioner.bundle import Bundle, Precision
+from captioner.bundle import Precision
 from captioner.captioner import Captioner
 from captioner.config import SearchOptions
 from captioner.memory import GridMemory
@@ -48,7 +49,7 @@ Times = dict[str, list[float]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `python -m eval speed`."""
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the model's folder")
+    add("--bundle", type=Path, help="the model's folder; default: the box")
     add("--photo", type=Path, help="default: a generated JPEG of 640 x 480")
     add("--question", metavar="TEXT", help="time questions about the photo instead of captions")
     add("--repeats", type=int, default=50, help="default: 50")
@@ -62,7 +63,8 @@ def main(args: argparse.Namespace) -> None:
     for name in ("repeats", "threads"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    bundle = Bundle.open(args.bundle)
+    bundle = sharing.load(args.bundle)
+    args.bundle = bundle.folder  # for torch's process
     photo = args.photo.read_bytes() if args.photo else generated_photo()
     captioners = {p: Captioner.load(bundle, precision=p, threads=args.threads) for p in bundle.precisions}
     load = busy()

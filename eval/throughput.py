@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from captioner import sharing
 from captioner.atomic import write_json
-from captioner.bundle import Bundle, Precision
+from captioner.bundle import Precision
 from captioner.captioner import Captioner
 from captioner.engine import EngineError, Session, Stop, usable_cores
 from eval.captions import caption_batches
@@ -49,7 +50,7 @@ class TimedSession(Session):
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Pictures a second in every round, and the ratio."""
-    bundle = Bundle.open(args.bundle)
+    bundle = sharing.load(args.bundle)
     precision: Precision = args.precision or ("int8" if "int8" in bundle.precisions else "fp32")
     graphs = [TimedSession(bundle.graph(which, precision), args.threads) for which in ("encoder", "captioner")]
     captioner = Captioner(bundle, precision, *graphs)
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write. Exit status 1 for what the person can put right."""
     parser = argparse.ArgumentParser(prog="python -m eval.throughput", description=__doc__)
     add = parser.add_argument
-    add("--bundle", type=Path, required=True, help="the model's folder")
+    add("--bundle", type=Path, help="the model's folder; default: the box")
     add("--annotations", type=Path, required=True, help="captions in COCO's layout")
     add("--pictures", type=Path, required=True, help="the folder that the annotations' file names are in")
     add("--precision", choices=("int8", "fp32"), help="default: int8 if the bundle has it")

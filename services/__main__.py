@@ -1,4 +1,4 @@
-"""python -m services --bundle DIR: serve bundles over gRPC until SIGTERM. SIGHUP reloads them."""
+"""python -m services [--bundle DIR]: serve bundles over gRPC until SIGTERM. SIGHUP reloads them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from captioner.bundle import default_bundle
 from captioner.engine import EngineError
 from services import json_log, tracing
 from services.flags import add_engine_flags, engine_settings
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
             log_json=given.log == "json",
         )
         handler = json_log.set_up(settings.log_json)
-        asyncio.run(_serve(given.bundle, engine, settings, handler))
+        asyncio.run(_serve(given.bundle or [default_bundle()], engine, settings, handler))
     except (ValueError, EngineError, LoadError, ListenError, ImportError) as error:
         if handler is not None:
             handler.close()
@@ -60,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     server = ServerSettings()
     parser = argparse.ArgumentParser(prog="python -m services", description="Serve bundles over gRPC.")
     add = parser.add_argument
-    add("--bundle", type=Path, action="append", required=True, metavar="DIR",
-        help="folder of a model; more than one may be given, the first is the default")  # fmt: skip
+    add("--bundle", type=Path, action="append", metavar="DIR",
+        help="folder of a model (the box); more than one may be given, the first is the default")  # fmt: skip
     add("--host", default=server.host, help="address to listen on (%(default)s)")
     add("--port", type=int, default=server.port, help="of gRPC; 0 takes a free one (%(default)s)")
     add("--metrics-port", type=int, metavar="PORT", help="of Prometheus's page (none)")

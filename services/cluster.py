@@ -1,4 +1,4 @@
-"""python -m services.cluster --bundle DIR: the same service on a Ray cluster, until SIGTERM or SIGINT.
+"""python -m services.cluster [--bundle DIR]: the same service on a Ray cluster, until SIGTERM or SIGINT.
 
 Every machine needs captioner[cluster], the cpu or gpu extra, and the bundles and tokens at the same paths; a bundle
 must not change while it is served, as replicas that start later read it again. On each machine with a replica Ray's
@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner import Bundle, BundleError
+from captioner.bundle import default_bundle
 from captioner.config import at_least, between
 from services import json_log
 from services.flags import add_engine_flags, engine_settings
@@ -227,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
             max_waiting=given.max_waiting,
             tokens_file=given.tokens and given.tokens.resolve(),
         )
-        with running(given.bundle, engine, settings):
+        with running(given.bundle or [default_bundle()], engine, settings):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: stop.set())
             log.info("serving on port %d of every machine with a replica", settings.port)
@@ -243,8 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     cluster = ClusterSettings()
     parser = argparse.ArgumentParser(prog="python -m services.cluster", description="Serve bundles on a Ray cluster.")
     add = parser.add_argument
-    add("--bundle", type=Path, action="append", required=True, metavar="DIR",
-        help="folder of a model, at the same path on every machine; the first is the default")  # fmt: skip
+    add("--bundle", type=Path, action="append", metavar="DIR",
+        help="folder of a model (the box), at the same path on every machine; the first is the default")  # fmt: skip
     add("--address", default=cluster.address, metavar="HOST:PORT", help="of a Ray cluster; %(default)s makes one here")
     add("--num-cpus", type=int, metavar="N", help="of a local cluster (as many as this machine has)")
     add("--port", type=int, default=cluster.port, help="of gRPC, on all interfaces (%(default)s)")

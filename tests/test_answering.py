@@ -376,7 +376,7 @@ def test_ranks_on_paper():
     [
         (["--batch=0"], "--batch-size must be at least 1, got 0"),
         (["--workers=-1"], "--workers must be at least 0, got -1"),
-        (["--results=a.json"], "give --bundle, to answer questions, or --results"),
+        (["--results=a.json"], "or --results, to score answers: not both"),
         (["--naming=image.png"], "naming must hold the image id"),
         (["--bundle=no/such"], "no bundle at no/such"),
         (["--dialogs", "--question-only=a.json"], "--question-only compares answers"),
@@ -392,4 +392,4 @@ def test_a_bundle_that_only_writes_captions_is_refused(tiny_bundle, split, tmp_p
     assert main(split.flags(tiny_bundle, tmp_path / "out")) == 1
     assert "writes captions only: it answers no questions" in capsys.readouterr().err
     assert main(["answers", "--bundle", str(tiny_bundle)]) == 1
-    assert "--bundle needs --questions" in capsys.readouterr().err
+    assert "a run needs --questions" in capsys.readouterr().err

@@ -146,27 +146,6 @@ def test_a_bad_option_is_one_sentence(tiny_bundle, photos, arguments, words, cap
     assert words in err
 
 
-def test_no_bundle_names_the_option(photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("CAPTIONER_BUNDLE", raising=False)
-    monkeypatch.chdir(tmp_path)
-    assert main(["caption", photos[0]]) == 2
-    assert "give --bundle DIR, set CAPTIONER_BUNDLE" in capsys.readouterr().err
-
-
-def test_the_bundle_may_come_from_the_variable_or_the_usual_place(
-    tiny_bundle, tiny_bundle_inject, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CAPTIONER_BUNDLE", str(tiny_bundle))
-    assert main(["info"]) == 0
-    assert str(tiny_bundle) in capsys.readouterr().out
-    monkeypatch.delenv("CAPTIONER_BUNDLE")
-    (tmp_path / "bundles").mkdir()
-    (tmp_path / "bundles" / "default").symlink_to(tiny_bundle_inject)
-    assert main(["info"]) == 0
-    assert "none" in capsys.readouterr().out
-
-
 def test_info_says_what_is_in_a_bundle(tiny_bundle, capsys):
     assert main(["info", "--bundle", str(tiny_bundle), "--precision", "fp32", "--threads", "1"]) == 0
     facts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if len(line.split()) > 1)
