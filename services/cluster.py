@@ -43,7 +43,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner import Bundle, BundleError
+from captioner import BundleError, sharing
 from captioner.bundle import default_bundle
 from captioner.config import at_least, between
 from services import json_log
@@ -118,7 +118,7 @@ def running(bundles: Sequence[Path], engine: EngineSettings, settings: ClusterSe
     does not start on it.
     """
     for folder in bundles:
-        Bundle.open(folder)
+        sharing.load(folder)
     if settings.tokens_file is not None:
         Tokens(settings.tokens_file)
     if settings.address == "local":

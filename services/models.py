@@ -10,7 +10,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-from captioner import Bundle, Captioner
+from captioner import Bundle, Captioner, sharing
 from services.engine import Engine, WarmUpError
 from services.errors import UnknownModelError
 from services.observer import Observer
@@ -128,7 +128,7 @@ class Models:
     def _captioner(self, folder: Path, before: Engine | None) -> Captioner | None:
         """A captioner of the bundle in a folder; None if the engine before runs that very bundle."""
         try:
-            bundle = Bundle.open(folder)
+            bundle = sharing.load(folder)
             if before is not None and before.captioner.bundle.version == bundle.version:
                 return None
             return self._load(bundle)
