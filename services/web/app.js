@@ -2,7 +2,7 @@
 
 import { Photo } from "./photo.js";
 import { mebibytes, sentence } from "./sentences.js";
-import { call, useToken } from "./server.js";
+import { PROMISE, call, useToken } from "./server.js";
 
 const AT_ONCE = 2; // captions asked for at a time
 const AGAIN = 3000; // milliseconds until a server that did not answer is asked again which models it has
@@ -90,8 +90,7 @@ async function load() {
   $("lead").textContent = `Show a photo, and a model ${able.filter(Boolean).join(", and ") || "does nothing with it"}.`;
   const { max_bytes: bytes, max_pixels: pixels } = models[0].image_limits;
   $("accepted").textContent =
-    `JPEG, PNG, WebP or GIF, up to ${mebibytes(bytes)} and ${Math.round(pixels / 1e6)} megapixels. ` +
-    "Photos go to this server only, and it keeps none.";
+    `JPEG, PNG, WebP or GIF, up to ${mebibytes(bytes)} and ${Math.round(pixels / 1e6)} megapixels. ${PROMISE}`;
   defaults();
   $("settings").hidden = $("meaning").hidden = false;
   about();

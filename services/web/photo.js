@@ -2,6 +2,7 @@
 
 import { Light } from "./attention.js";
 import { chance, list, mebibytes, percent, place, provenance, sentence } from "./sentences.js";
+import { UNSENT } from "./server.js";
 
 const clone = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
 
@@ -50,7 +51,7 @@ export class Photo {
     this.#problem("");
     if (limits && this.file.size > limits.max_bytes) {
       const size = `This file has ${mebibytes(this.file.size)}, and at most ${mebibytes(limits.max_bytes)} are accepted.`;
-      return this.#problem(`${size} It was not sent.`, false);
+      return this.#problem(`${size}${UNSENT}`, false);
     }
     const { signal } = (this.captioning = new AbortController());
     this.#waits("Looking…");

@@ -2,6 +2,9 @@
 
 import { decode, encode } from "./messages.js";
 
+export const PROMISE = "Photos go to this server only, and it keeps none.";
+export const UNSENT = " It was not sent.";
+
 const SERVICE = "captioner.v1.CaptionService";
 const SECONDS = 60;
 const ATTEMPTS = 4;
