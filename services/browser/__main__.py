@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from captioner.bundle import Bundle, default_bundle
+from captioner import sharing
 from services.browser.packages import runtime_files
 from services.browser.serving import serving
 from services.browser.site import build, sizes
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, write the site, say how large it is, and serve it if that is asked for."""
     given = _parser().parse_args(arguments)
     try:
-        build(Bundle.open(given.bundle or default_bundle()), runtime_files(given.packages), given.out)
+        build(sharing.load(given.bundle), runtime_files(given.packages), given.out)
     except (ValueError, OSError, subprocess.SubprocessError) as error:
         sys.exit(f"error: {error}")
     for name, raw, packed in sizes(given.out):
