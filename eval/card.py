@@ -27,6 +27,8 @@ from eval.results import metric_names
 UNKNOWN = "?"
 """What stands in the facts for what nobody has filled in."""
 CARD = "README.md"
+FEWEST = 0.01
+"""Share of the questions that a type must have for a row of its own."""
 OWN = ("precisions", "answer_precisions")
 """Names in a bundle's scores.json."""
 HUB_METRICS = {"Bleu_4": "bleu", "CIDEr": "cider", "METEOR": "meteor", "ROUGE_L": "rouge", "accuracy": "accuracy"}
@@ -247,7 +249,8 @@ def _answers(own: Scores) -> Iterator[str]:
     header = ["questions", "how many", "accuracy", "95 %", *(["question only"] if blind else [])]
     every = [["all", own["questions"], own["metrics"]["accuracy"], own["intervals"]["accuracy"],
               blind and blind["metrics"]["accuracy"]]]  # fmt: skip
-    for kind, part in own["per_question_type"].items():
+    kinds = own["per_question_type"].items()
+    for kind, part in (item for item in kinds if FEWEST * own["questions"] <= item[1]["questions"]):
         other = blind and blind["per_question_type"][kind]["accuracy"]
         every.append([kind, part["questions"], part["accuracy"], part["interval"], other])
     yield from _table(header, [

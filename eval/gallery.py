@@ -181,7 +181,7 @@ def page(captioner: Captioner, shown: Sequence[Shown], sources: str = "") -> str
     if bundle.model.captions:
         lines += [
             "",
-            "A person judged the captions; successes are on the left and failures on the right, while there are both.",
+            "Captions were judged by eye; successes are on the left and failures on the right, while there are both.",
         ]
     lines += ["", "<table>", *(line for pair in side_by_side(shown) for line in _row(pair)), "</table>"]
     if drawn := [one for one in shown if one.looked]:
