@@ -149,6 +149,8 @@ def test_more_epochs_go_on_from_before_the_fall(make, tmp_path):
     make(tmp_path / "pieces").run(8)
     once, pieces = (load_file(tmp_path / name / "encoder.safetensors") for name in ("once", "pieces"))
     assert all(torch.equal(once[name], pieces[name]) for name in once)
+    lines = (tmp_path / "pieces" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_other_settings_in_the_same_folder_are_refused(make, tmp_path):

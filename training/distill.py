@@ -140,8 +140,7 @@ class Distillation:
             line = {"epoch": epoch + 1, "size": size, "loss": float(np.mean(losses)), **metrics}
             line["seconds"] = round(time.monotonic() - started, 1)
             log.info("%s", " ".join(f"{name}={value:.4g}" for name, value in line.items()))
-            with (self.out / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            self._add_line(line)
             self._save_average()
             checkpoint.save(self.out, self.step, self._state(total))
         return metrics
@@ -220,6 +219,13 @@ class Distillation:
             count += len(part)
         self.student.load_state_dict(own)
         return dict(zip(("val_grid", "val_kl", "val_same_class"), (sums / count).tolist(), strict=True))
+
+    def _add_line(self, line: dict[str, Any]) -> None:
+        """One line an epoch: what is trained again is written again, not twice."""
+        path = self.out / "metrics.jsonl"
+        old = path.read_text().splitlines() if path.exists() else []
+        kept = [text for text in old if text.endswith("}") and json.loads(text)["epoch"] < line["epoch"]]
+        write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
 
     def _save_average(self) -> None:
         from safetensors.torch import save
