@@ -112,6 +112,11 @@ class Bundle:
             why = f"{e.args[0]} is missing" if isinstance(e, KeyError) else e
             raise BundleError(f"bundle {folder}: its settings or vocabulary cannot be used: {why}") from e
 
+    @property
+    def precision(self) -> Precision:
+        """The one that is run where none is asked for: int8 if it is there."""
+        return "int8" if "int8" in self.precisions else "fp32"
+
     def graph(self, which: Graph, precision: Precision) -> Path:
         """The ONNX file of one of the model's graphs."""
         if precision not in self.precisions:

@@ -79,8 +79,7 @@ class Captioner:
         Raises BundleError, or EngineError (no onnxruntime, or require_gpu and there is none).
         """
         bundle = bundle if isinstance(bundle, Bundle) else sharing.load(bundle)
-        if precision is None:
-            precision = "int8" if "int8" in bundle.precisions else "fp32"
+        precision = precision or bundle.precision
         encoder, decoder, answerer = (
             Session(bundle.graph(graph, precision), threads, provider, require_gpu) if graph in bundle.graphs else None
             for graph in ("encoder", "captioner", "answerer")

@@ -20,7 +20,7 @@ from typing import Any
 
 from captioner import sharing
 from captioner.atomic import write_text
-from captioner.bundle import MANIFEST, Bundle, seal
+from captioner.bundle import Bundle, read_manifest, seal
 from eval.fields import field, read_json
 from eval.results import metric_names
 
@@ -110,7 +110,7 @@ def load_facts(path: Path) -> dict[str, Any]:
 
 def own_scores(bundle: Bundle) -> dict[str, Scores]:
     """Those that export made of the bundle's graphs, at the precision that serves."""
-    serves = "int8" if "int8" in bundle.precisions else "fp32"
+    serves = bundle.precision
     pair = f"encoder {serves}, decoder {serves}"
     found = {name: bundle.scores.get(name, {}).get(pair) for name in OWN}
     return {name: {**scores, "precision": serves} for name, scores in found.items() if scores}
@@ -260,7 +260,7 @@ def _answers(own: Scores) -> Iterator[str]:
 
 
 def _costs(bundle: Bundle, footprint: Scores, peers: Scores | None) -> Iterator[str]:
-    hashes = json.loads((bundle.folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    hashes, _ = read_manifest(bundle.folder)
     rows = [[f"`{name}`", f"{(bundle.folder / name).stat().st_size:,}", f"`{digest[:12]}`"]
             for name, digest in hashes.items() if name != CARD]  # fmt: skip
     yield from _table(["file", "bytes", "SHA-256 begins"], rows)

@@ -51,7 +51,7 @@ class TimedSession(Session):
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Pictures a second in every round, and the ratio."""
     bundle = sharing.load(args.bundle)
-    precision: Precision = args.precision or ("int8" if "int8" in bundle.precisions else "fp32")
+    precision: Precision = args.precision or bundle.precision
     graphs = [TimedSession(bundle.graph(which, precision), args.threads) for which in ("encoder", "captioner")]
     captioner = Captioner(bundle, precision, *graphs)
     pictures = load_split(args.annotations, args.pictures).pictures[: args.limit]

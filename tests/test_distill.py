@@ -79,7 +79,6 @@ def make(weights, pictures, tmp_path_factory):
     validation = teacher.views(pictures_in([pictures])[:3], 1, features)
 
     def run(out, settings=SETTINGS):
-        (out / "before-fall").mkdir(parents=True, exist_ok=True)
         return Distillation(settings, teacher, train, validation, out)
 
     return run
@@ -173,4 +172,4 @@ def test_unreadable_pictures_are_left_out(pictures, weights, tmp_path):
     teacher = Teacher("mobilenet_v2", 64, weights, torch.device("cpu"))
     views = teacher.views(pictures_in([folder]), 1, tmp_path / "features")
     assert views.usable == [1, 2]
-    assert isinstance(views.grids[0], PictureCache)
+    assert isinstance(views.grids.caches[0], PictureCache)

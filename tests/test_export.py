@@ -191,13 +191,13 @@ def test_an_int8_bundle_has_all_three_graphs_and_says_what_was_measured(tmp_path
 
 def test_photos_for_calibration(tmp_path):
     with pytest.raises(ValueError, match="no photo in"):
-        export.photos_in(tmp_path, TINY, 3)
+        export.photos_in(tmp_path, TINY.preprocessing, 3)
     with pytest.raises(ValueError, match="calibration needs at least one photo"):
         quantize_encoder(tmp_path / "encoder.onnx", tmp_path / "encoder.int8.onnx", [])
     for n in range(9):
         Image.new("RGB", (80, 80), (n, n, n)).save(tmp_path / f"{n}.png")
     (tmp_path / "notes.txt").touch()
-    photos = export.photos_in(tmp_path, TINY, 3)
+    photos = export.photos_in(tmp_path, TINY.preprocessing, 3)
     assert [photo.shape for photo in photos] == [(64, 64, 3)] * 3
     assert [int(photo[0, 0, 0]) for photo in photos] == [0, 3, 6]
 

@@ -13,9 +13,17 @@ from typing import Any
 
 import torch
 
-from captioner.atomic import replace_file, write_json
+from captioner.atomic import replace_file, write_json, write_text
 
 log = logging.getLogger(__name__)
+
+
+def add_epoch(folder: Path, line: dict[str, Any]) -> None:
+    """One line of metrics.jsonl an epoch: what is trained again is written again, not twice."""
+    path = folder / "metrics.jsonl"
+    old = path.read_text().splitlines() if path.exists() else []
+    kept = [text for text in old if text.endswith("}") and json.loads(text)["epoch"] < line["epoch"]]
+    write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
 
 
 def _sha256(path: Path) -> str:

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,11 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from captioner.atomic import replace_file, write_text
-from captioner.config import Preprocessing, at_least
+from captioner.config import at_least
 from captioner.model import compact
 from captioner.model.encoder import Encoder, backbones
 from training import checkpoint
+from training.average import follow
 from training.teacher import Teacher, Views, pictures_in
 
 log = logging.getLogger(__name__)
@@ -83,18 +84,18 @@ class Distillation:
 
     def __init__(self, settings: Settings, teacher: Teacher, train: Views, validation: Views, out: Path):
         self.settings, self.teacher, self.train, self.validation, self.out = settings, teacher, train, validation, out
+        self.before_fall = out / "before-fall"
+        self.before_fall.mkdir(parents=True, exist_ok=True)
         self.device = teacher.encoder.mean_3.device
         torch.manual_seed(settings.seed)
-        size = replace_size(teacher.preprocessing, settings.size)
-        self.student = Encoder(settings.student, size).to(self.device, memory_format=torch.channels_last)
+        preprocessing = replace(teacher.preprocessing, height=settings.size, width=settings.size)
+        self.student = Encoder(settings.student, preprocessing).to(self.device, memory_format=torch.channels_last)
         self.student.fine_tune_from("all")
         if self.student.channels != teacher.encoder.channels:
             raise ValueError(
                 f"{settings.student} has {self.student.channels} channels, the teacher {teacher.encoder.channels}"
             )
-        self.classifier = (
-            None if teacher.classifier is None else teacher.classifier.to(self.device).requires_grad_(False)
-        )
+        self.classifier = teacher.classifier
         matrices = [p for p in self.student.parameters() if p.dim() > 1]
         others = [p for p in self.student.parameters() if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -126,7 +127,7 @@ class Distillation:
             size = self._size()
             for pixels_BHW3, grid_BPC in self._batches(epoch, first):
                 if self.step == total - fall:
-                    checkpoint.save(self.out / "before-fall", self.step, self._state(0))
+                    checkpoint.save(self.before_fall, self.step, self._state(0))
                 rate = min((self.step + 1) / self.settings.warmup_steps, (total - self.step) / fall, 1.0)
                 losses.append(self._train_step(pixels_BHW3, grid_BPC, rate))
                 self.step += 1
@@ -140,7 +141,7 @@ class Distillation:
             line = {"epoch": epoch + 1, "size": size, "loss": float(np.mean(losses)), **metrics}
             line["seconds"] = round(time.monotonic() - started, 1)
             log.info("%s", " ".join(f"{name}={value:.4g}" for name, value in line.items()))
-            self._add_line(line)
+            checkpoint.add_epoch(self.out, line)
             self._save_average()
             checkpoint.save(self.out, self.step, self._state(total))
         return metrics
@@ -172,13 +173,7 @@ class Distillation:
         loss.backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
         self.optimizer.step()
-        decay = min(self.settings.average_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, own in self.student.state_dict().items():
-                if own.is_floating_point():
-                    self.average[name].lerp_(own, 1 - decay)
-                else:
-                    self.average[name].copy_(own)
+        follow(self.average, self.student.state_dict(), self.settings.average_decay, self.step)
         return value
 
     def _size(self) -> int:
@@ -220,13 +215,6 @@ class Distillation:
         self.student.load_state_dict(own)
         return dict(zip(("val_grid", "val_kl", "val_same_class"), (sums / count).tolist(), strict=True))
 
-    def _add_line(self, line: dict[str, Any]) -> None:
-        """One line an epoch: what is trained again is written again, not twice."""
-        path = self.out / "metrics.jsonl"
-        old = path.read_text().splitlines() if path.exists() else []
-        kept = [text for text in old if text.endswith("}") and json.loads(text)["epoch"] < line["epoch"]]
-        write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
-
     def _save_average(self) -> None:
         from safetensors.torch import save
 
@@ -246,19 +234,15 @@ class Distillation:
             return
         if json.dumps(state["settings"]) != json.dumps(asdict(self.settings)):
             raise ValueError(f"{self.out} was trained with other settings: use another --out, or delete it")
-        before = checkpoint.newest(self.out / "before-fall") if (self.out / "before-fall").is_dir() else None
+        before = checkpoint.newest(self.before_fall)
         if before is not None and state["total"] != total and state["step"] >= before["step"]:
             state = before
         self.student.load_state_dict(state["student"])
-        self.average = state["average"]
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         log.info("continuing %s at step %d of %d", self.out, self.step, total)
-
-
-def replace_size(preprocessing: Preprocessing, size: int) -> Preprocessing:
-    """The same normalisation for pictures of another size."""
-    return Preprocessing(size, size, preprocessing.mean, preprocessing.std)
 
 
 def scaled(pixels_BHW3: Tensor, size: int) -> Tensor:
@@ -286,8 +270,6 @@ def main() -> int:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     out = args.out or Path("runs") / f"{args.student}_{args.size}"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "before-fall").mkdir(exist_ok=True)
     features = args.features or out.parent / "features"
     try:
         settings = Settings(args.student, args.size, args.teacher, views=args.views)

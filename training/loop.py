@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from captioner.atomic import replace_file, write_json, write_text
+from captioner.atomic import replace_file, write_json
 from captioner.lexicon import Lexicon
 from captioner.model.calibration import QUESTIONS
 from captioner.model.export import EXAMPLE_QUESTIONS
 from captioner.model.network import Network
 from training import checkpoint
+from training.average import follow
 from training.calibrate import calibrate
 from training.data import PictureSet, TrainingBatches, picture_set, pictures_of
 from training.features import encoder_digest
@@ -204,7 +205,7 @@ class _Run:
             self.loss_sum = 0.0
             if self.process == 0 and writer:
                 seconds = round(time.monotonic() - started, 1)
-                self._add_line({**line, "kept": better, "seconds_since_start_or_resume": seconds})
+                checkpoint.add_epoch(self.out, {**line, "kept": better, "seconds_since_start_or_resume": seconds})
                 for name, value in line.items():
                     writer.add_scalar(name, value, epoch + 1)
                 writer.flush()
@@ -253,14 +254,7 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         steps = self.step - (self.first_self_critical if self.self_critical else 0)
-        decay = min(recipe.average_decay, (1 + steps) / (10 + steps))
-        trained = self._trained()
-        with torch.no_grad():
-            for name, average in self.average.items():
-                if average.is_floating_point():
-                    average.lerp_(trained[name], 1 - decay)
-                else:
-                    average.copy_(trained[name])
+        follow(self.average, self._trained(), recipe.average_decay, steps)
         return value
 
     def _self_critical_loss(self, step: Step) -> tuple[Tensor, Tensor]:
@@ -332,13 +326,6 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.loss_sum, self.best = state["step"], state["loss_sum"], state["best"]
         log.info("continuing %s at step %d", self.out, self.step)
-
-    def _add_line(self, line: dict[str, Any]) -> None:
-        """One line an epoch: an epoch whose checkpoint was lost is written again, not twice."""
-        path = self.out / "metrics.jsonl"
-        old = path.read_text().splitlines() if path.exists() else []
-        kept = [text for text in old if text.endswith("}") and json.loads(text)["epoch"] < line["epoch"]]
-        write_text(path, "\n".join([*kept, json.dumps(line)]) + "\n")
 
 
 def parameter_groups(recipe: Recipe, network: Network) -> list[dict[str, Any]]:

@@ -21,11 +21,9 @@ import onnxruntime
 from tqdm import trange
 
 from captioner.atomic import replace_file
-from captioner.config import ModelConfig
 from captioner.model import graphs
-from captioner.model.encoder import preprocessing_of
+from captioner.model.encoder import Encoder, preprocessing_of
 from captioner.model.export import photos_in
-from captioner.model.network import Network
 from captioner.model.quantize_encoder import quantize_encoder
 
 CALIBRATION_PHOTOS = 32
@@ -58,14 +56,12 @@ def measure(runs: list[Path], photos: Path, repeats: int, threads: int) -> list[
         for run in runs:
             settings, last = _read(run)
             name, size = settings["student"], settings["size"]
-            config = ModelConfig(
-                encoder=name, preprocessing=preprocessing_of(name, size, size), hidden_size=1, embed_size=1
-            )
-            network = Network(config, vocabulary_size=5, encoder_weights=str(run / "encoder.safetensors")).eval()
+            preprocessing = preprocessing_of(name, size, size)
+            encoder = Encoder(name, preprocessing, str(run / "encoder.safetensors")).eval()
             fp32, int8 = Path(folder) / "encoder.onnx", Path(folder) / "encoder.int8.onnx"
-            graphs.write_encoder(network, fp32)
-            quantize_encoder(fp32, int8, photos_in(photos, config, CALIBRATION_PHOTOS))
-            parameters = sum(p.numel() for p in network.encoder.parameters())
+            graphs.write_encoder(encoder, preprocessing, fp32)
+            quantize_encoder(fp32, int8, photos_in(photos, preprocessing, CALIBRATION_PHOTOS))
+            parameters = sum(p.numel() for p in encoder.parameters())
             facts.append((name, size, last["epoch"], parameters, int8.stat().st_size, last))
             sessions.append((onnxruntime.InferenceSession(str(int8), options), np.zeros((1, size, size, 3), np.uint8)))
     times: list[list[float]] = [[] for _ in sessions]

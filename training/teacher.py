@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from captioner.config import ModelConfig
 from captioner.model import graphs
 from captioner.model.encoder import Encoder, classifier, preprocessing_of
-from captioner.model.network import Network
 from eval.coco import CocoPicture
+from training.data import PictureSet
 from training.features import PictureCache, encoder_digest, pixels_of
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp"])
@@ -27,17 +26,13 @@ SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp"])
 class Views:
     """Pictures as the teacher's pixels, and what the teacher makes of them."""
 
-    def __init__(self, pixels: Sequence[PictureCache], grids: Sequence[PictureCache]):
+    def __init__(self, pixels: PictureSet, grids: PictureSet):
         self.pixels, self.grids = pixels, grids
-        skipped = set().union(*(cache.skipped for cache in (*pixels, *grids)))
-        self.usable = [n for n in range(len(pixels[0].pictures)) if n not in skipped]
+        self.usable = sorted({*pixels.usable} & {*grids.usable})
 
     def batch(self, positions: Sequence[int], views: Sequence[int]) -> tuple[Tensor, Tensor]:
         """uint8 pixels [B, H, W, 3] and the teacher's grid [B, P, C]."""
-        drawn = list(zip(positions, views, strict=True))
-        pixels_BHW3 = np.stack([self.pixels[view].rows[n] for n, view in drawn])
-        grid_BPC = np.stack([self.grids[view].rows[n] for n, view in drawn])
-        return torch.from_numpy(pixels_BHW3), torch.from_numpy(grid_BPC).float()
+        return self.pixels.images(positions, views), self.grids.images(positions, views)
 
 
 class Teacher:
@@ -45,10 +40,7 @@ class Teacher:
 
     def __init__(self, name: str, size: int, weights: str, device: torch.device):
         self.preprocessing = preprocessing_of(name, size, size)
-        # The smallest decoder there can be: only the encoder's graph is written.
-        config = ModelConfig(encoder=name, preprocessing=self.preprocessing, hidden_size=1, embed_size=1)
-        network = Network(config, vocabulary_size=5, encoder_weights=weights).eval()
-        self.encoder: Encoder = network.encoder.to(device)
+        self.encoder = Encoder(name, self.preprocessing, weights).eval().to(device)
         layer = classifier(name, weights)
         self.classifier = None if layer is None else layer.to(device).requires_grad_(False)
         self.digest = encoder_digest(self.encoder, self.preprocessing)
@@ -57,7 +49,7 @@ class Teacher:
             import onnxruntime
 
             with tempfile.TemporaryDirectory() as folder:
-                graphs.write_encoder(network, Path(folder) / graphs.ENCODER)
+                graphs.write_encoder(self.encoder, self.preprocessing, Path(folder) / graphs.ENCODER)
                 self.session = onnxruntime.InferenceSession(str(Path(folder) / graphs.ENCODER))
 
     @torch.inference_mode()
@@ -76,7 +68,7 @@ class Teacher:
             PictureCache(folder, pictures, view, self.digest).open(self.preprocessing, shape, "float16", self)
             for view in range(count)
         ]
-        return Views(pixels, grids)
+        return Views(PictureSet(pictures, pixels), PictureSet(pictures, grids))
 
 
 def pictures_in(folders: Sequence[Path]) -> list[CocoPicture]:

@@ -126,22 +126,17 @@ def classifier(name: str, weights: str) -> nn.Linear | None:
 
 def _build(name: str, weights: str) -> nn.Module:
     extra = WITHOUT_AUX.get(name, {})
-    if name in compact.NAMES:
-        if weights.partition(":")[0] == "torchvision":
+    if weights.partition(":")[0] == "torchvision":
+        if name in compact.NAMES:
             raise ValueError(f"torchvision has no weights of {name}: distil it (python -m training.distill)")
-        model: nn.Module = compact.build(name)
-        if weights != "random":
-            _load_file(model, name, Path(weights))
-    elif weights == "random":
-        model = models.get_model(name, weights=None, **extra)
-    elif weights.partition(":")[0] == "torchvision":
         members = models.get_model_weights(name).__members__
         member = weights.partition(":")[2] or "DEFAULT"
         if member not in members:
             raise ValueError(f"torchvision weights of {name} must be one of {', '.join(members)}, got {member!r}")
-        model = models.get_model(name, weights=member)
-    else:
-        model = models.get_model(name, weights=None, **extra)
+        model: nn.Module = models.get_model(name, weights=member)
+        return model
+    model = compact.build(name) if name in compact.NAMES else models.get_model(name, weights=None, **extra)
+    if weights != "random":
         _load_file(model, name, Path(weights))
     return model
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captioner.bundle import FORMAT_VERSION, MANIFEST, seal
-from captioner.config import ModelConfig, SearchOptions
+from captioner.config import Preprocessing, SearchOptions
 from captioner.lexicon import Lexicon
 from captioner.model import calibration, graphs
 from captioner.model.network import Network
@@ -71,7 +71,7 @@ def write_bundle(
     lexicon.save(out, network.config)
     network.save(out / WEIGHTS)
     log.info("writing fp32 graphs")
-    graphs.write_encoder(network, out / graphs.ENCODER)
+    graphs.write_encoder(network.encoder, network.config.preprocessing, out / graphs.ENCODER)
     parity: dict[str, Any] = {}
     if network.config.captions:
         graphs.write_captioner(network, out / graphs.CAPTIONER)
@@ -159,12 +159,12 @@ def _example_questions(run: Path) -> list[str]:
     return examples
 
 
-def photos_in(folder: Path, config: ModelConfig, count: int) -> list[NDArray[np.uint8]]:
+def photos_in(folder: Path, preprocessing: Preprocessing, count: int) -> list[NDArray[np.uint8]]:
     """The encoder's input of evenly spaced photos of a folder."""
     names = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
     if not names:
         raise ValueError(f"no photo in {folder}")
-    return [load_pixels(path, config.preprocessing) for path in names[:: max(1, len(names) // count)][:count]]
+    return [load_pixels(path, preprocessing) for path in names[:: max(1, len(names) // count)][:count]]
 
 
 def main() -> int:
@@ -197,7 +197,7 @@ def main() -> int:
         if args.length_power is not None:
             search = SearchOptions(**{**recipe["search"], "length_power": args.length_power})
         pictures = (recipe["train"] or recipe["train_questions"][0])["pictures"]
-        photos = photos_in(data / pictures, network.config, CALIBRATION_PHOTOS)
+        photos = photos_in(data / pictures, network.config.preprocessing, CALIBRATION_PHOTOS)
         write_bundle(network, lexicon, args.name or args.run.resolve().name, search, photos, args.out, questions)
         if not args.skip_scores:
             scores = json.loads((args.out / "scores.json").read_text())

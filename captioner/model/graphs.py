@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioner.config import AnswererConfig
+from captioner.config import AnswererConfig, Preprocessing
 from captioner.model import onnx_lstm, search
 from captioner.model.answerer import Answerer
+from captioner.model.encoder import Encoder
 from captioner.model.network import Network
 
 OPSET = 20
@@ -67,13 +68,12 @@ def answer_outputs(config: AnswererConfig) -> list[str]:
     return ["log_probs", "attention"] if config.kind == "attention" else ["log_probs"]
 
 
-def write_encoder(network: Network, path: Path) -> None:
+def write_encoder(encoder: Encoder, size: Preprocessing, path: Path) -> None:
     """encoder.onnx: uint8 `pixels` [B, H, W, 3] to float32 `grid` [B, P, C]."""
-    size = network.config.preprocessing
     pixels_BHW3 = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
-            network.encoder, (pixels_BHW3,), dynamo=True, verbose=False, opset_version=OPSET, input_names=["pixels"],
+            encoder, (pixels_BHW3,), dynamo=True, verbose=False, opset_version=OPSET, input_names=["pixels"],
             output_names=["grid"], dynamic_shapes=({0: torch.export.Dim("batch", max=1024)},),
         )  # fmt: skip
     _save(program, path)

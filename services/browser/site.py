@@ -57,11 +57,11 @@ def sizes(out: Path) -> Iterator[tuple[str, int, int]]:
 
 def _used(bundle: Bundle) -> list[Path]:
     """The files of a bundle that the page fetches: those that Captioner.load would read."""
-    precision = "int8" if "int8" in bundle.precisions else "fp32"
     names = [MANIFEST, "config.json"]
     names += ["vocabulary.json"] if bundle.model.captions else []
     names += ANSWERER_FILES if bundle.model.answerer is not None else []
-    return [*(bundle.folder / name for name in names), *(bundle.graph(graph, precision) for graph in bundle.graphs)]
+    graphs = (bundle.graph(graph, bundle.precision) for graph in bundle.graphs)
+    return [*(bundle.folder / name for name in names), *graphs]
 
 
 def _index() -> str:
