@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,8 @@ def decode_ahead(
     waiting: deque[tuple[Sequence[Path], Future[Decoded]]] = deque()
     try:
         for paths in batches:
-            waiting.append((paths, pool.submit(decode, paths, preprocessing)))
+            with _ctrl_c_later():  # it starts workers
+                waiting.append((paths, pool.submit(decode, paths, preprocessing)))
             if len(waiting) == workers + ahead:
                 yield _result(*waiting.popleft())
         while waiting:
@@ -114,6 +116,19 @@ def _context() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imported once for all workers
     return context
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Keep SIGINT waiting: what is started meanwhile never gets it, not even before its first line of Python."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin() -> None:

@@ -11,7 +11,7 @@ from captioner import Captioner, SearchOptions
 from captioner.query import Query
 from services.batching import Call, Task
 from services.observer import Observer
-from services.pipeline import BusyError, DeadlineError, Outcome, Pipeline
+from services.pipeline import BusyError, DeadlineError, Outcome, Pipeline, ended_by
 from services.settings import EngineSettings
 from services.warm_up import WarmUpError, warm_up
 
@@ -88,7 +88,8 @@ class Engine:
             except BusyError:
                 raise  # it was never let in
             except (asyncio.CancelledError, DeadlineError) as error:
-                self._observer.dropped("deadline" if isinstance(error, DeadlineError) else "cancelled")
+                late = isinstance(error, DeadlineError) or ended_by(deadline)
+                self._observer.dropped("deadline" if late else "cancelled")
                 raise
             finally:
                 self._pipeline.leave(call)

@@ -26,6 +26,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from services.errors import Failure, MalformedRequestError, TokenError, failure_of
+from services.pipeline import DeadlineError, ended_by
 from services.security import Tokens
 
 REQUEST_ID = "x-request-id"
@@ -140,7 +141,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         except asyncio.CancelledError:
             if not _cancelled():
                 await _abort(context, call, RuntimeError("the work was cancelled, the call was not"))
-            late = call.deadline is not None and monotonic() >= call.deadline
+            late = ended_by(call.deadline)
             call.code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise  # swallowing it leaks the call (grpc issue 43360)
         except grpc.aio.AbortError:
@@ -212,6 +213,8 @@ class _Watched(_Handler):
                             await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
                             begun = True
                         await context.write(response)
+                if call.deadline is not None and monotonic() >= call.deadline:
+                    raise DeadlineError("the deadline has passed")  # its pictures have failed one by one before it
 
         self.unary_unary = one if handler.unary_unary else None
         self.stream_unary = one if handler.stream_unary else None

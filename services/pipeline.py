@@ -39,6 +39,8 @@ PATIENCE = 1.25
 """A call is let in only if its deadline leaves it so many times the time that it and those before it should take."""
 SHORTEST_RETRY = 0.05
 """Seconds."""
+AHEAD = 0.1
+"""Seconds that a caller's clock for the deadline may be ahead of ours: it began before the call came."""
 
 
 class DeadlineError(TimeoutError):
@@ -51,6 +53,11 @@ class BusyError(DeadlineError):
     def __init__(self, message: str, retry_after: float):
         super().__init__(message)
         self.retry_after = retry_after
+
+
+def ended_by(deadline: float | None) -> bool:
+    """Whether what cancelled a call just now was its deadline, of which the caller may know a little sooner."""
+    return deadline is not None and monotonic() >= deadline - AHEAD
 
 
 @dataclass(frozen=True)

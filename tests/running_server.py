@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.request import urlopen
 
 import grpc
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from captioner import Captioner
 from captioner.memory import GridMemory
@@ -94,6 +96,22 @@ def running(
         yield server
     finally:
         server.close()
+
+
+Scraped = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(port: int | None) -> Scraped:
+    """Every sample by name and labels."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
+        text = page.read().decode()
+    families = text_string_to_metric_families(text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
+
+
+def value(scraped: Scraped, metric: str, **labels: str) -> float:
+    """Of one of ours."""
+    return scraped[f"captioner_{metric}", frozenset(labels.items())]
 
 
 class Held:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import grpc
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from captioner import Captioner
 from captioner.v1 import captioner_pb2 as pb
@@ -16,26 +14,12 @@ from captioner.v1 import captioner_pb2_grpc
 from services.errors import Failure
 from services.metrics import Metrics
 from services.server import ListenError
-from tests.running_server import Held, Running, failure, jpeg, running, wait_until
-
-Scraped = dict[tuple[str, frozenset[tuple[str, str]]], float]
+from tests.running_server import Held, Running, failure, jpeg, running, scrape, value, wait_until
 
 
 @pytest.fixture
 def captioner(tiny_bundle: Path) -> Captioner:
     return Captioner.load(tiny_bundle, threads=1)
-
-
-def scrape(port: int | None) -> Scraped:
-    """Every sample by name and labels."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
-        text = page.read().decode()
-    families = text_string_to_metric_families(text)
-    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
-
-
-def value(scraped: Scraped, metric: str, **labels: str) -> float:
-    return scraped[f"captioner_{metric}", frozenset(labels.items())]
 
 
 def stub_of(channel: grpc.Channel) -> Any:
@@ -94,7 +78,7 @@ def test_images_that_are_let_in_and_those_that_are_not(captioner: Captioner) -> 
         assert value(scraped, "rejected_total", reason="queue_full") == 1
         call.cancel()
         wait_until(lambda: server.admitted == 0)
-        failure(lambda: stub.CaptionImage(request, timeout=0.2))
+        failure(lambda: stub.CaptionImage(request, timeout=0.5))
         held.let_go()
         wait_until(lambda: server.server.calls.active == 0)
         scraped = scrape(server.server.metrics_port)

@@ -20,7 +20,20 @@ from captioner.v1 import captioner_pb2_grpc
 from services.caption_service import READ_AHEAD
 from services.errors import NotReadyError
 from services.stream import as_finished
-from tests.running_server import Held, Running, failure, fields, jpeg, reason, running, told, unpacked, wait_until
+from tests.running_server import (
+    Held,
+    Running,
+    failure,
+    fields,
+    jpeg,
+    reason,
+    running,
+    scrape,
+    told,
+    unpacked,
+    value,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -288,12 +301,14 @@ def test_a_client_that_vanishes_leaves_nothing_behind(captioner: Captioner) -> N
 
 def test_the_deadline_of_a_stream_ends_it(captioner: Captioner) -> None:
     held = Held(captioner)
-    with running(held) as server, grpc.insecure_channel(server.target) as channel:
+    with running(held, metrics_port=0) as server, grpc.insecure_channel(server.target) as channel:
         held.hold()
         code, _ = failure(lambda: list(stub(channel).StreamCaptionImages(iter([picture("1")]), timeout=0.3)))
         assert code == grpc.StatusCode.DEADLINE_EXCEEDED
-        wait_until(lambda: server.admitted == 0)
+        wait_until(lambda: server.admitted == 0 and server.server.calls.active == 0)
         held.let_go()
+        counted = scrape(server.server.metrics_port)
+    assert value(counted, "requests_total", method="StreamCaptionImages", code="DEADLINE_EXCEEDED") == 1
 
 
 def test_a_full_queue_fails_a_picture_and_not_the_stream(captioner: Captioner) -> None:
