@@ -14,14 +14,13 @@ from torchvision.models import mobilenet_v2
 
 from captioner.config import Preprocessing
 from captioner.model import compact
-from captioner.model.encoder import Encoder, classifier
+from captioner.model.encoder import Encoder, classifier, preprocessing_of
 from training.distill import Distillation, Settings, scaled
-from training.features import PictureCache
+from training.features import pixels_of
 from training.teacher import Teacher, pictures_in
 
-SETTINGS = Settings(
-    "residual_16", 64, "mobilenet_v2", growth=((32, 1),), teacher_size=64, views=2, batch=4, warmup_steps=3
-)
+PIXELS = preprocessing_of("mobilenet_v2", 64, 64)
+SETTINGS = Settings("residual_16", 64, "mobilenet_v2", growth=((32, 1),), teacher_size=64, batch=4, warmup_steps=3)
 
 
 @pytest.mark.parametrize("name", ["residual_16", "depthwise_16", "residual_32", "depthwise_48"])
@@ -74,9 +73,8 @@ def pictures(tmp_path_factory):
 def make(weights, pictures, tmp_path_factory):
     """A new run in a folder; teacher and caches are shared."""
     features = tmp_path_factory.mktemp("features")
-    teacher = Teacher("mobilenet_v2", 64, weights, torch.device("cpu"))
-    train = teacher.views(pictures_in([pictures]), 2, features)
-    validation = teacher.views(pictures_in([pictures])[:3], 1, features)
+    teacher = Teacher("mobilenet_v2", weights, torch.device("cpu"))
+    train, validation = (pixels_of(PIXELS, pictures_in([pictures])[:n], 0, features) for n in (13, 3))
 
     def run(out, settings=SETTINGS):
         return Distillation(settings, teacher, train, validation, out)
@@ -94,11 +92,11 @@ def test_the_classifier_is_the_layer_after_the_grid(weights, tmp_path):
 
 
 def test_the_teacher_in_onnxruntime_is_the_teacher_in_torch(make, weights, tmp_path):
-    teacher = make(tmp_path).teacher
-    pixels_BHW3 = np.random.default_rng(1).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    teacher = make(tmp_path).teacher.at(64)
+    pixels_BHW3 = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (2, 64, 64, 3), np.uint8))
     with torch.inference_mode():
-        expected = teacher.encoder(torch.from_numpy(pixels_BHW3)).numpy()
-    np.testing.assert_allclose(teacher(pixels_BHW3), expected, atol=2e-3)
+        expected = teacher.encoder.feature_map(pixels_BHW3)
+    torch.testing.assert_close(teacher(pixels_BHW3), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_scaled_pixels_are_those_of_the_runtime():
@@ -169,7 +167,31 @@ def test_unreadable_pictures_are_left_out(pictures, weights, tmp_path):
     for path in sorted(pictures.glob("*.png"))[:3]:
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "00.png").write_bytes(b"no picture")
-    teacher = Teacher("mobilenet_v2", 64, weights, torch.device("cpu"))
-    views = teacher.views(pictures_in([folder]), 1, tmp_path / "features")
-    assert views.usable == [1, 2]
-    assert isinstance(views.grids.caches[0], PictureCache)
+    cache = pixels_of(PIXELS, pictures_in([folder]), 0, tmp_path / "features")
+    run = Distillation(SETTINGS, Teacher("mobilenet_v2", weights, torch.device("cpu")), cache, cache, tmp_path)
+    assert run.usable == [1, 2]
+    assert sum(len(pixels_BHW3) for pixels_BHW3, _ in run.validation) == 2
+
+
+def test_a_run_may_begin_with_the_weights_of_another(make, tmp_path):
+    make(tmp_path / "first").run(1)
+    file = tmp_path / "first" / "encoder.safetensors"
+    run = make(tmp_path / "second", replace(SETTINGS, weights=str(file)))
+    for name, value in load_file(file).items():
+        assert torch.equal(run.student.state_dict()[f"stages.{name}"], value), name
+
+
+def test_the_student_grows_and_the_teacher_looks_at_larger_pictures(pictures, weights, tmp_path):
+    settings = replace(SETTINGS, size=96, teacher_size=128, growth=((32, 1), (64, 2)))
+    cache = pixels_of(preprocessing_of("mobilenet_v2", 128, 128), pictures_in([pictures]), 0, tmp_path)
+    run = Distillation(settings, Teacher("mobilenet_v2", weights, torch.device("cpu")), cache, cache, tmp_path)
+    seen = [(run._size(n), *run._views(np.arange(3), n, 0)) for n in range(5)]
+    assert [size for size, _, _ in seen] == [32, 64, 64, 96, 96]
+    assert [pixels_BHW3.shape for _, pixels_BHW3, _ in seen] == [(3, 96, 96, 3), *[(3, 128, 128, 3)] * 4]
+    assert [map_BCHW.shape for _, _, map_BCHW in seen] == [(3, 1280, 3, 3), *[(3, 1280, 4, 4)] * 4]
+
+
+@pytest.mark.parametrize(("name", "value"), [("crop", 1.5), ("mixed", -0.1), ("batch", 0), ("size", 16)])
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        replace(SETTINGS, **{name: value})

@@ -2,15 +2,16 @@
 
 The student learns the teacher's grid and its class scores on the same augmented view of each picture, for as long as
 there is time (Beyer et al., 2022, "Knowledge distillation: a good teacher is patient and consistent"). No label is
-needed. The class scores are the teacher's own classifier on the student's mean (Chen et al., 2022, "Knowledge
-distillation with the reused teacher classifier"); it stays behind: what is saved is the student alone.
+needed, and no view comes twice: a few thousand pictures are soon known by heart. The class scores are the teacher's own
+classifier on the student's mean (Chen et al., 2022, "Knowledge distillation with the reused teacher classifier"); it
+stays behind: what is saved is the student alone.
 
     loss = mean_c w_c (s - t)^2 + KL(softmax(z_t) || softmax(z_s)),    w_c = 1 / (var_c + mean of all var_c)
 
 The learning rate stays at its peak until the last epochs, where it falls to 0. A finished run given more --epochs goes
 on from before its fall, so patience may come in pieces.
 
-Shapes: B pictures, H x W pixels, h x w those of the student, C channels, P grid cells.
+Shapes: B pictures, H x W pixels, h x w those of the student, C channels.
 """
 
 from __future__ import annotations
@@ -21,27 +22,32 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
 from captioner.atomic import replace_file, write_text
-from captioner.config import at_least
+from captioner.config import at_least, between
 from captioner.model import compact
-from captioner.model.encoder import Encoder, backbones
+from captioner.model.encoder import Encoder, backbones, preprocessing_of
 from training import checkpoint
 from training.average import follow
-from training.teacher import Teacher, Views, pictures_in
+from training.features import BLOCK, PictureCache, pixels_of
+from training.teacher import Teacher, pictures_in
+from training.views import drawn
 
 log = logging.getLogger(__name__)
+BESIDE = 64
+"""Pixels that the teacher's pictures have more than the student's, until they have the whole teacher's."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,13 @@ class Settings:
     """Smaller sizes to begin with, and for how many epochs: there are many more in an hour (Tan and Le, 2021,
     "progressive learning")."""
     teacher_size: int = 224
-    views: int = 6
-    """Of each picture (training.views); one is drawn each epoch."""
+    """Pixels of the whole teacher's pictures. Beside a smaller student it looks at smaller ones, too."""
+    weights: str = "random"
+    """A file of the student's to begin with, or "random"."""
+    crop: float = 0.3
+    """Smallest share of a picture's area that a view shows."""
+    mixed: float = 0.5
+    """Share of views with another picture shining through."""
     batch: int = 32
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
@@ -75,27 +86,31 @@ class Settings:
         object.__setattr__(self, "growth", tuple((size, epochs) for size, epochs in self.growth))
         for name in ("size", "teacher_size"):
             at_least(name, getattr(self, name), 32)
-        for name in ("views", "batch"):
-            at_least(name, getattr(self, name), 1)
+        at_least("batch", self.batch, 1)
+        for name in ("crop", "mixed"):
+            between(name, getattr(self, name), 0, 1)
 
 
 class Distillation:
     """A run: the student, its optimizer, its average."""
 
-    def __init__(self, settings: Settings, teacher: Teacher, train: Views, validation: Views, out: Path):
-        self.settings, self.teacher, self.train, self.validation, self.out = settings, teacher, train, validation, out
+    def __init__(self, settings: Settings, teacher: Teacher, train: PictureCache, validation: PictureCache, out: Path):
+        """The caches hold uint8 pixels of the teacher's size (training.features.pixels_of)."""
+        self.settings, self.teacher, self.train, self.out = settings, teacher, train, out
+        self.usable = usable(train)
         self.before_fall = out / "before-fall"
         self.before_fall.mkdir(parents=True, exist_ok=True)
-        self.device = teacher.encoder.mean_3.device
+        self.device = teacher.device
         torch.manual_seed(settings.seed)
-        preprocessing = replace(teacher.preprocessing, height=settings.size, width=settings.size)
-        self.student = Encoder(settings.student, preprocessing).to(self.device, memory_format=torch.channels_last)
+        size = preprocessing_of(settings.teacher, settings.size, settings.size)
+        student = Encoder(settings.student, size, settings.weights)
+        channels = teacher.at(settings.teacher_size).encoder.channels
+        if student.channels != channels:
+            raise ValueError(f"{settings.student} has {student.channels} channels, the teacher {channels}")
+        self.student = student.to(self.device, memory_format=torch.channels_last)
         self.student.fine_tune_from("all")
-        if self.student.channels != teacher.encoder.channels:
-            raise ValueError(
-                f"{settings.student} has {self.student.channels} channels, the teacher {teacher.encoder.channels}"
-            )
         self.classifier = teacher.classifier
+        self.validation = list(self._whole(validation, usable(validation)))
         matrices = [p for p in self.student.parameters() if p.dim() > 1]
         others = [p for p in self.student.parameters() if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -104,15 +119,23 @@ class Distillation:
         self.channel_weights = self._channel_weights()
         self.step = 0
 
+    def _whole(self, cache: PictureCache, positions: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Whole pictures and the teacher's maps of them, in blocks."""
+        teacher = self.teacher.at(self.settings.teacher_size)
+        for n in range(0, len(positions), BLOCK):
+            pixels_BHW3 = torch.from_numpy(cache.rows[positions[n : n + BLOCK]])
+            yield pixels_BHW3, teacher(pixels_BHW3).half()
+
     def _channel_weights(self) -> Tensor:
-        sample = self.train.usable[:: max(1, len(self.train.usable) // 256)]
-        variance_C = self.train.batch(sample, [0] * len(sample))[1].flatten(0, 1).var(0)
-        return (1 / (variance_C + variance_C.mean().clamp(min=1e-6))).to(self.device)
+        sample = self.usable[:: max(1, len(self.usable) // 256)]
+        maps_BCHW = torch.cat([map_BCHW for _, map_BCHW in self._whole(self.train, sample)]).float()
+        variance_C = maps_BCHW.transpose(0, 1).flatten(1).var(1)
+        return 1 / (variance_C + variance_C.mean().clamp(min=1e-6))
 
     @property
     def steps_an_epoch(self) -> int:
         """Whole batches only."""
-        return max(1, len(self.train.usable) // self.settings.batch)
+        return max(1, len(self.usable) // self.settings.batch)
 
     def run(self, epochs: int, checkpoint_seconds: float = 120.0) -> dict[str, float]:
         """Train to the end, continuing what the folder holds; the last epoch's metrics."""
@@ -124,12 +147,12 @@ class Distillation:
             epoch, first = divmod(self.step, self.steps_an_epoch)
             started, saved, losses = time.monotonic(), time.monotonic(), []
             bar = tqdm(total=self.steps_an_epoch, initial=first, desc=f"epoch {epoch + 1}/{epochs}", leave=False)
-            size = self._size()
-            for pixels_BHW3, grid_BPC in self._batches(epoch, first):
+            size = self._size(epoch)
+            for pixels_BHW3, map_BCHW in self._batches(epoch, first):
                 if self.step == total - fall:
                     checkpoint.save(self.before_fall, self.step, self._state(0))
                 rate = min((self.step + 1) / self.settings.warmup_steps, (total - self.step) / fall, 1.0)
-                losses.append(self._train_step(pixels_BHW3, grid_BPC, rate))
+                losses.append(self._train_step(pixels_BHW3, map_BCHW, size, rate))
                 self.step += 1
                 bar.update()
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
@@ -147,25 +170,30 @@ class Distillation:
         return metrics
 
     def _batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The order comes from (seed, epoch) alone; one batch is read ahead."""
-        random = np.random.default_rng([self.settings.seed, epoch])
-        order = random.permutation(self.train.usable)
-        views = random.integers(self.settings.views, size=len(order))
-        parts = [slice(n * self.settings.batch, (n + 1) * self.settings.batch) for n in range(self.steps_an_epoch)]
+        """Views and the teacher's maps of them, from (seed, epoch) alone; one batch is made ahead."""
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(self.usable)
         with ThreadPoolExecutor(1) as pool:
             ahead = None
-            for part in parts[first:]:
-                ready, ahead = ahead, pool.submit(self.train.batch, order[part].tolist(), views[part].tolist())
+            for n in range(first, self.steps_an_epoch):
+                part = order[n * self.settings.batch : (n + 1) * self.settings.batch]
+                ready, ahead = ahead, pool.submit(self._views, part, epoch, n)
                 if ready is not None:
                     yield ready.result()
             if ahead is not None:
                 yield ahead.result()
 
-    def _train_step(self, pixels_BHW3: Tensor, grid_BPC: Tensor, rate: float) -> float:
+    def _views(self, positions: NDArray[np.int64], epoch: int, n: int) -> tuple[Tensor, Tensor]:
+        random = np.random.default_rng([self.settings.seed, epoch, n])
+        size = min(self._size(epoch) + BESIDE, self.settings.teacher_size)
+        views_BHW3 = drawn(self.train.rows[positions], size, random, self.settings.crop, self.settings.mixed)
+        pixels_BHW3 = torch.from_numpy(views_BHW3)
+        return pixels_BHW3, self.teacher.at(size)(pixels_BHW3)
+
+    def _train_step(self, pixels_BHW3: Tensor, map_BCHW: Tensor, size: int, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * rate
         self.student.train()
-        grid_loss, class_loss, _ = self._losses(pixels_BHW3, grid_BPC, self._size())
+        grid_loss, class_loss, _ = self._losses(pixels_BHW3, map_BCHW, size)
         loss = grid_loss + self.settings.class_weight * class_loss
         if not math.isfinite(value := float(loss.detach())):
             raise FloatingPointError(f"loss is {value} at step {self.step}: lower the learning rate")
@@ -176,26 +204,24 @@ class Distillation:
         follow(self.average, self.student.state_dict(), self.settings.average_decay, self.step)
         return value
 
-    def _size(self) -> int:
-        """Of the student's pictures in this step."""
-        left = self.step // self.steps_an_epoch
+    def _size(self, epoch: int) -> int:
+        """Of the student's pictures."""
         for size, epochs in self.settings.growth:
-            if left < epochs:
+            if epoch < epochs:
                 return size
-            left -= epochs
+            epoch -= epochs
         return self.settings.size
 
-    def _losses(self, pixels_BHW3: Tensor, grid_BPC: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _losses(self, pixels_BHW3: Tensor, target_BCHW: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Of the grid, of the class scores, and the share of pictures whose first class is the teacher's."""
-        map_BCHW = self.student.feature_map(scaled(pixels_BHW3.to(self.device), size))
-        teacher, rows = self.teacher.encoder, map_BCHW.shape[2:]
-        target_BCHW = grid_BPC.to(self.device).transpose(1, 2).unflatten(2, (teacher.rows, teacher.columns))
-        pooled_BCHW = functional.adaptive_avg_pool2d(target_BCHW, rows)
-        squares_C = (map_BCHW - pooled_BCHW).square().mean((0, 2, 3))
+        target_BCHW = target_BCHW.to(self.device).float()
+        map_BChw = self.student.feature_map(scaled(pixels_BHW3.to(self.device), size))
+        pooled_BChw = functional.adaptive_avg_pool2d(target_BCHW, map_BChw.shape[2:])
+        squares_C = (map_BChw - pooled_BChw).square().mean((0, 2, 3))
         grid_loss = (squares_C * self.channel_weights).mean()
         if self.classifier is None:
             return grid_loss, grid_loss * 0, grid_loss * 0
-        student_BN = self.classifier(map_BCHW.mean((2, 3))).log_softmax(1)
+        student_BN = self.classifier(map_BChw.mean((2, 3))).log_softmax(1)
         teacher_BN = self.classifier(target_BCHW.mean((2, 3))).log_softmax(1)
         class_loss = functional.kl_div(student_BN, teacher_BN, reduction="batchmean", log_target=True)
         return grid_loss, class_loss, (student_BN.argmax(1) == teacher_BN.argmax(1)).float().mean()
@@ -206,12 +232,10 @@ class Distillation:
         own = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
         self.student.load_state_dict(self.average)
         self.student.eval()
-        sums, count, usable = np.zeros(3), 0, self.validation.usable
-        for n in range(0, len(usable), 100):
-            part = usable[n : n + 100]
-            batch = self.validation.batch(part, [0] * len(part))
-            sums += len(part) * np.array([float(x) for x in self._losses(*batch, size)])
-            count += len(part)
+        sums, count = np.zeros(3), 0
+        for pixels_BHW3, map_BCHW in self.validation:
+            sums += len(pixels_BHW3) * np.array([float(x) for x in self._losses(pixels_BHW3, map_BCHW, size)])
+            count += len(pixels_BHW3)
         self.student.load_state_dict(own)
         return dict(zip(("val_grid", "val_kl", "val_same_class"), (sums / count).tolist(), strict=True))
 
@@ -245,12 +269,22 @@ class Distillation:
         log.info("continuing %s at step %d of %d", self.out, self.step, total)
 
 
+def usable(cache: PictureCache) -> list[int]:
+    """Positions of the pictures that could be read."""
+    return [n for n in range(len(cache.pictures)) if n not in cache.skipped]
+
+
 def scaled(pixels_BHW3: Tensor, size: int) -> Tensor:
     """uint8 [B, H, W, 3] to [B, h, w, 3], as captioner.preprocess.resize does."""
     if pixels_BHW3.shape[1:3] == (size, size):
         return pixels_BHW3
     pixels_B3HW = pixels_BHW3.permute(0, 3, 1, 2)
     return functional.interpolate(pixels_B3HW, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+
+
+def _growth(text: str) -> tuple[tuple[int, int], ...]:
+    steps = [step.split(":") for step in text.split(",") if step]
+    return tuple((int(size), int(epochs)) for size, epochs in steps)
 
 
 def main() -> int:
@@ -262,8 +296,13 @@ def main() -> int:
     parser.add_argument("--teacher-weights", default="torchvision", help="as --encoder-weights of python -m training")
     parser.add_argument("--pictures", type=Path, nargs="+", required=True, metavar="DIR", help="training pictures")
     parser.add_argument("--validation", type=Path, nargs="+", required=True, metavar="DIR", help="never trained on")
+    parser.add_argument("--mixed", type=float, default=Settings.mixed, help="share of views with two pictures (0.5)")
     parser.add_argument("--epochs", type=int, default=40, help="more may be given to a finished run (40)")
-    parser.add_argument("--views", type=int, default=Settings.views, help="of each picture")
+    parser.add_argument("--weights", default="random", metavar="FILE", help="of the student, to begin with (random)")
+    parser.add_argument(
+        "--growth", type=_growth, default=Settings.growth, metavar="SIZE:EPOCHS,...",
+        help="smaller sizes to begin with (64:16,96:8,128:8)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/STUDENT)")
     parser.add_argument("--features", type=Path, help="memory maps of pictures (default: features beside the run)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -272,10 +311,10 @@ def main() -> int:
     out = args.out or Path("runs") / f"{args.student}_{args.size}"
     features = args.features or out.parent / "features"
     try:
-        settings = Settings(args.student, args.size, args.teacher, views=args.views)
-        teacher = Teacher(args.teacher, settings.teacher_size, args.teacher_weights, torch.device(args.device))
-        train = teacher.views(pictures_in(args.pictures), settings.views, features)
-        validation = teacher.views(pictures_in(args.validation), 1, features)
+        settings = Settings(args.student, args.size, args.teacher, args.growth, weights=args.weights, mixed=args.mixed)
+        teacher = Teacher(args.teacher, args.teacher_weights, torch.device(args.device))
+        size = preprocessing_of(args.teacher, settings.teacher_size, settings.teacher_size)
+        train, validation = (pixels_of(size, pictures_in(x), 0, features) for x in (args.pictures, args.validation))
         metrics = Distillation(settings, teacher, train, validation, out).run(args.epochs)
     except (ValueError, FloatingPointError) as e:
         print(f"error: {e}", file=sys.stderr)

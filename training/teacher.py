@@ -1,4 +1,4 @@
-"""The teacher of a distillation: its pictures in augmented views, and what it makes of them, kept in memory maps.
+"""The teacher of a distillation: a CNN that says what it makes of the student's pictures.
 
 Shapes: B pictures, H x W pixels, C channels, P grid cells.
 """
@@ -9,66 +9,55 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from captioner.model import graphs
 from captioner.model.encoder import Encoder, classifier, preprocessing_of
 from eval.coco import CocoPicture
-from training.data import PictureSet
-from training.features import PictureCache, encoder_digest, pixels_of
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp"])
-
-
-class Views:
-    """Pictures as the teacher's pixels, and what the teacher makes of them."""
-
-    def __init__(self, pixels: PictureSet, grids: PictureSet):
-        self.pixels, self.grids = pixels, grids
-        self.usable = sorted({*pixels.usable} & {*grids.usable})
-
-    def batch(self, positions: Sequence[int], views: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """uint8 pixels [B, H, W, 3] and the teacher's grid [B, P, C]."""
-        return self.pixels.images(positions, views), self.grids.images(positions, views)
 
 
 class Teacher:
     """A torchvision CNN with weights, run by onnxruntime where there is no GPU: several times as fast as torch."""
 
-    def __init__(self, name: str, size: int, weights: str, device: torch.device):
-        self.preprocessing = preprocessing_of(name, size, size)
-        self.encoder = Encoder(name, self.preprocessing, weights).eval().to(device)
+    def __init__(self, name: str, weights: str, device: torch.device):
+        self.name, self.weights, self.device = name, weights, device
         layer = classifier(name, weights)
         self.classifier = None if layer is None else layer.to(device).requires_grad_(False)
-        self.digest = encoder_digest(self.encoder, self.preprocessing)
+        self._sizes: dict[int, _Sized] = {}
+
+    def at(self, size: int) -> _Sized:
+        """The teacher for pictures of size x size pixels."""
+        if size not in self._sizes:
+            self._sizes[size] = _Sized(self.name, self.weights, size, self.device)
+        return self._sizes[size]
+
+
+class _Sized:
+    """The teacher at one size."""
+
+    def __init__(self, name: str, weights: str, size: int, device: torch.device):
+        preprocessing = preprocessing_of(name, size, size)
+        self.encoder = Encoder(name, preprocessing, weights).eval().to(device)
         self.session = None
         if device.type == "cpu":
             import onnxruntime
 
+            options = onnxruntime.SessionOptions()
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the student needs the cores
             with tempfile.TemporaryDirectory() as folder:
-                graphs.write_encoder(self.encoder, self.preprocessing, Path(folder) / graphs.ENCODER)
-                self.session = onnxruntime.InferenceSession(str(Path(folder) / graphs.ENCODER))
+                graphs.write_encoder(self.encoder, preprocessing, Path(folder) / graphs.ENCODER)
+                self.session = onnxruntime.InferenceSession(str(Path(folder) / graphs.ENCODER), options)
 
     @torch.inference_mode()
-    def __call__(self, pixels_BHW3: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """The grid [B, P, C] in half precision."""
-        if self.session is not None:
-            grid_BPC: NDArray[np.float32] = self.session.run(None, {"pixels": pixels_BHW3})[0]
-            return grid_BPC.astype(np.float16)
-        return self.encoder(torch.from_numpy(pixels_BHW3).to(self.encoder.mean_3.device)).half().cpu().numpy()
-
-    def views(self, pictures: Sequence[CocoPicture], count: int, folder: Path) -> Views:
-        """Make or find the caches."""
-        shape = (self.encoder.rows * self.encoder.columns, self.encoder.channels)
-        pixels = [pixels_of(self.preprocessing, pictures, view, folder) for view in range(count)]
-        grids = [
-            PictureCache(folder, pictures, view, self.digest).open(self.preprocessing, shape, "float16", self)
-            for view in range(count)
-        ]
-        return Views(PictureSet(pictures, pixels), PictureSet(pictures, grids))
+    def __call__(self, pixels_BHW3: Tensor) -> Tensor:
+        """uint8 pixels to a map [B, C, rows, columns]."""
+        if self.session is None:
+            return self.encoder.feature_map(pixels_BHW3.to(self.encoder.mean_3.device))
+        grid_BPC = torch.from_numpy(self.session.run(None, {"pixels": pixels_BHW3.numpy()})[0])
+        return grid_BPC.transpose(1, 2).unflatten(2, (self.encoder.rows, self.encoder.columns))
 
 
 def pictures_in(folders: Sequence[Path]) -> list[CocoPicture]:
