@@ -77,6 +77,19 @@ class ImageLimits:
 
 
 LIMITS = ImageLimits()
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+"""By which photos are found in a folder."""
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """The photos of a folder by name; ValueError where there are none."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"{folder}: holds no photo ({', '.join(SUFFIXES)})")
+    return found
+
 
 _HEIC_BRANDS = frozenset([b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"])
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)  # those that carry a length, and the end

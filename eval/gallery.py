@@ -30,14 +30,13 @@ from PIL import Image
 from captioner.atomic import replace_file, write_text
 from captioner.captioner import Captioner
 from captioner.figure import attention_figure
-from captioner.images import BadImage, read_photo
+from captioner.images import BadImage, photo_files, read_photo
 from captioner.results import Answered, Caption
 from eval import fields
 
 PHOTOS = Path(__file__).parent / "gallery"
 ABOUT = "photos.json"
 PAGE = "gallery.md"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 SHOWN = 320
 """Height of a photo in the files, in pixels: more than on the page, for fine screens."""
 ON_PAGE = 230
@@ -119,12 +118,7 @@ def load_photos(folder: Path) -> list[GalleryPhoto]:
     """The photos of photos.json in its order, or those of the folder by name; ValueError names what is wrong."""
     about = folder / ABOUT
     if not about.exists():
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: there is no such folder")
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        if not found:
-            raise ValueError(f"{folder}: holds no photo ({', '.join(SUFFIXES)})")
-        return [GalleryPhoto(path) for path in found]
+        return [GalleryPhoto(path) for path in photo_files(folder)]
     entries = fields.field(fields.read_json(about), f"{about}: ", "photos", list)
     photos = [_photo(folder, entry, f"{about}: photos[{n}]") for n, entry in enumerate(entries)]
     if twice := [name for name, times in Counter(photo.path.stem for photo in photos).items() if times > 1]:

@@ -157,7 +157,7 @@ def test_other_settings_in_the_same_folder_are_refused(make, tmp_path):
 
 
 def test_a_folder_without_pictures_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no pictures in"):
+    with pytest.raises(ValueError, match="holds no photo"):
         pictures_in([tmp_path])
 
 

@@ -190,7 +190,7 @@ def test_an_int8_bundle_has_all_three_graphs_and_says_what_was_measured(tmp_path
 
 
 def test_photos_for_calibration(tmp_path):
-    with pytest.raises(ValueError, match="no photo in"):
+    with pytest.raises(ValueError, match="holds no photo"):
         export.photos_in(tmp_path, TINY.preprocessing, 3)
     with pytest.raises(ValueError, match="calibration needs at least one photo"):
         quantize_encoder(tmp_path / "encoder.onnx", tmp_path / "encoder.int8.onnx", [])

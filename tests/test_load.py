@@ -344,7 +344,7 @@ def test_pictures_of_a_folder_as_jpeg_of_one_size(tmp_path: Path) -> None:
     sizes = [Image.open(io.BytesIO(photo)).size for photo in read_photos([tmp_path], (64, 48))]
     assert sizes == [(64, 48), (64, 48)]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no pictures in"):
+    with pytest.raises(ValueError, match="holds no photo"):
         read_photos([tmp_path / "empty"])
 
 

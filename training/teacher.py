@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from captioner.images import photo_files
 from captioner.model import graphs
 from captioner.model.encoder import Encoder, classifier, preprocessing_of
 from eval.coco import CocoPicture
-
-SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp"])
 
 
 class Teacher:
@@ -61,11 +60,6 @@ class _Sized:
 
 
 def pictures_in(folders: Sequence[Path]) -> list[CocoPicture]:
-    """Every picture file of the folders, by name; ValueError for a folder without any."""
-    found: list[CocoPicture] = []
-    for folder in folders:
-        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
-        if not paths:
-            raise ValueError(f"no pictures in {folder}")
-        found += [CocoPicture(len(found) + n, path, ()) for n, path in enumerate(paths)]
-    return found
+    """Every photo of the folders, by name; ValueError for a folder without any."""
+    paths = [path for folder in folders for path in photo_files(folder)]
+    return [CocoPicture(n, path, ()) for n, path in enumerate(paths)]

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from captioner.bundle import FORMAT_VERSION, MANIFEST, seal
 from captioner.config import Preprocessing, SearchOptions
+from captioner.images import photo_files
 from captioner.lexicon import Lexicon
 from captioner.model import calibration, graphs
 from captioner.model.network import Network
@@ -161,9 +162,7 @@ def _example_questions(run: Path) -> list[str]:
 
 def photos_in(folder: Path, preprocessing: Preprocessing, count: int) -> list[NDArray[np.uint8]]:
     """The encoder's input of evenly spaced photos of a folder."""
-    names = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    if not names:
-        raise ValueError(f"no photo in {folder}")
+    names = photo_files(folder)
     return [load_pixels(path, preprocessing) for path in names[:: max(1, len(names) // count)][:count]]
 
 

@@ -10,8 +10,9 @@ from time import time_ns
 
 from PIL import Image, ImageOps
 
+from captioner.images import photo_files
+
 MOST_PHOTOS = 200
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 QUALITY = 90
 """Of the JPEG files that are made here."""
 
@@ -30,12 +31,7 @@ def read_photos(paths: Sequence[Path], size: tuple[int, int] | None = None) -> l
     size: width and height that all are cut and scaled to; None leaves JPEG files as they are. Raises ValueError where
     there is no picture, OSError where one cannot be read.
     """
-    files: list[Path] = []
-    for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        files += [file for file in inside if not path.is_dir() or file.suffix.lower() in SUFFIXES]
-    if not files:
-        raise ValueError(f"no pictures in {', '.join(map(str, paths))}")
+    files = [file for path in paths for file in (photo_files(path) if path.is_dir() else [path])]
     return [_jpeg(file.read_bytes(), size) for file in islice(files, MOST_PHOTOS)]
 
 
