@@ -142,6 +142,17 @@ def test_damaged_and_missing_files(zero_weights, tmp_path, name):
         Encoder("resnet18", SMALL, str(tmp_path / name))
 
 
+def test_the_encoder_of_a_trained_model_is_taken_from_its_weights(tmp_path):
+    config = replace(TINY, encoder="resnet18", encoder_stage="layer1", preprocessing=SMALL)
+    network = Network(config, vocabulary_size=6)
+    network.save(tmp_path / "best.safetensors")
+    encoder = Encoder("resnet18", SMALL, str(tmp_path / "best.safetensors"), "layer1")
+    state = network.encoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
+    with pytest.raises(ValueError, match=r"best\.safetensors does not hold weights of resnet34: .*layer1"):
+        Encoder("resnet34", SMALL, str(tmp_path / "best.safetensors"), "layer1")
+
+
 def trainable(encoder: Encoder) -> set[str]:
     return {name.split(".")[1] for name, p in encoder.named_parameters() if p.requires_grad}
 

@@ -26,7 +26,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/RECIPE); an unfinished run goes on")
     parser.add_argument("--features", type=Path, help="memory maps of pictures (default: features beside the run)")
     parser.add_argument(
-        "--encoder-weights", default="random", help='"random", "torchvision", "torchvision:NAME" or a weights file'
+        "--encoder-weights",
+        default="random",
+        help='"random", "torchvision", "torchvision:NAME", a weights file, or best.safetensors of a run',
     )
     process = os.environ.get("LOCAL_RANK", "0")  # set by torchrun: a GPU for each process
     parser.add_argument("--device", default=f"cuda:{process}" if torch.cuda.is_available() else "cpu")

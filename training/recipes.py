@@ -251,7 +251,7 @@ def box_captions() -> Recipe:
         feature_size=256,
         attention_size=96,
     )
-    return replace(recipe, model=model)
+    return replace(recipe, model=model, fine_tune="all", encoder_learning_rate=2e-4)
 
 
 def box_answers() -> Recipe:

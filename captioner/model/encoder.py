@@ -49,7 +49,8 @@ class Encoder(nn.Module):
     """uint8 pixels [B, H, W, 3] to a grid [B, P, C]; normalises inside, so every caller hands over plain RGB.
 
     `weights` is "random", "torchvision" (its default weights, downloaded), "torchvision:NAME" (a member of the CNN's
-    weights enum), or a .safetensors, .pth or .pt file in torchvision's parameter names; a classifier in it is ignored.
+    weights enum), a .safetensors, .pth or .pt file in torchvision's parameter names (a classifier in it is ignored), or
+    the weights of a whole model of ours (a run's best.safetensors: its encoder is taken).
     `stage` is the last stage kept, None for all before pooling.
     """
 
@@ -61,9 +62,15 @@ class Encoder(nn.Module):
         if name not in encoders():
             raise ValueError(f"encoder must be one of {', '.join(encoders())}, got {name!r}")
         self.name = name
-        self.stages = nn.Sequential(_cut(_build(name, weights)))
+        ours = _encoder_in(Path(weights))
+        self.stages = nn.Sequential(_cut(_build(name, "random" if ours else weights)))
         if stage is not None:
             self.stages = self.stages[: self._stage(stage) + 1]
+        if ours:
+            try:
+                self.load_state_dict(ours)
+            except RuntimeError as e:
+                raise _other(Path(weights), name, e) from e
         self.register_buffer("mean_3", torch.tensor(preprocessing.mean) * 255, persistent=False)
         self.register_buffer("std_3", torch.tensor(preprocessing.std) * 255, persistent=False)
         for parameter in self.parameters():
@@ -148,7 +155,7 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as e:
-        raise ValueError(f"{path} does not hold weights of {name}: {str(e).splitlines()[-1].strip()}") from e
+        raise _other(path, name, e) from e
     missing = [k for k in missing if k.split(".")[0] not in HEADS and not k.endswith("num_batches_tracked")]
     if missing or unexpected:
         first = (missing or unexpected)[0]
@@ -156,6 +163,17 @@ def _load_file(model: nn.Module, name: str, path: Path) -> None:
             f"{path} does not hold weights of {name}: {len(missing)} missing and {len(unexpected)} unknown parameters, "
             f"first {first}"
         )
+
+
+def _other(path: Path, name: str, error: RuntimeError) -> ValueError:
+    """load_state_dict's error in a line."""
+    return ValueError(f"{path} does not hold weights of {name}: {str(error).splitlines()[-1].strip()}")
+
+
+def _encoder_in(path: Path) -> dict[str, Tensor]:
+    """The encoder's own state in a file of a whole model; {} in any other."""
+    state = _read(path) if path.is_file() else {}
+    return {key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.stages.")}
 
 
 def _read(path: Path) -> dict[str, Tensor]:
