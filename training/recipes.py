@@ -239,6 +239,9 @@ def flickr8k_vqa() -> Recipe:
 def box_captions() -> Recipe:
     """The captions of the model in captioner/box, on a distilled encoder (training.distill); small, for speed.
 
+    The encoder is frozen: tuned along (learning rate 2e-4, 6 epochs and a self-critical one) it gave BLEU-4 15.1 and CIDEr
+    30.8 with 3 beams where a frozen one gave 15.2 and 31.7 after as many self-critical epochs, and took longer.
+
     python -m training box_captions --data FLICKR8K --encoder-weights runs/residual_32_160/encoder.safetensors
     """
     recipe = flickr8k_attend()
@@ -251,7 +254,7 @@ def box_captions() -> Recipe:
         feature_size=256,
         attention_size=96,
     )
-    return replace(recipe, model=model, fine_tune="all", encoder_learning_rate=2e-4)
+    return replace(recipe, model=model)
 
 
 def box_answers() -> Recipe:

@@ -31,7 +31,7 @@ def network_of_run(run: Path) -> tuple[Network, Lexicon, dict[str, Any]]:
 def joined(
     captions: Network, captions_lexicon: Lexicon, answers: Network, answers_lexicon: Lexicon
 ) -> tuple[Network, Lexicon]:
-    """One network that captions and answers, of two that were trained on the same frozen encoder; else a ValueError."""
+    """One network that captions and answers, of two with the same encoder (the second's frozen); else a ValueError."""
     if not captions.config.captions or captions.config.answerer is not None:
         raise ValueError("the first run must write captions and answer no questions")
     if answers.config.answerer is None:
