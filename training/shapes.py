@@ -87,7 +87,7 @@ def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def plot(shapes: list[Shape], path: Path) -> None:
-    """Agreement with the teacher over the time for one picture."""
+    """How far from the teacher's classes, over the time for one picture."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -96,15 +96,15 @@ def plot(shapes: list[Shape], path: Path) -> None:
     axes = figure.subplots()
     for kind in sorted({shape.name.split("_")[0] for shape in shapes}):
         ours = [shape for shape in shapes if shape.name.startswith(kind)]
-        axes.scatter([s.int8_ms for s in ours], [100 * s.val_same_class for s in ours], label=kind)
+        axes.scatter([s.int8_ms for s in ours], [s.val_kl for s in ours], label=kind)
     for s in shapes:
         label = f"{s.name.split('_')[1]} channels, {s.size} px"
-        axes.annotate(label, (s.int8_ms, 100 * s.val_same_class), xytext=(5, 4), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="int8 graph, one picture (ms)", ylabel="first class is the teacher's (% of pictures)")
+        axes.annotate(label, (s.int8_ms, s.val_kl), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="int8 graph, one picture (ms)", ylabel="KL from the teacher's classes, validation (nats)")
     axes.set_xlim(left=0)
     axes.margins(x=0.2, y=0.15)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend()
     replace_file(path, lambda temporary: figure.savefig(temporary, format="svg", metadata={"Date": None}))
 
 
@@ -131,7 +131,8 @@ def main() -> int:
         )
     plot(shapes, args.out / "shapes.svg")
     for shape in sorted(shapes, key=lambda shape: shape.int8_ms):
-        print(f"{shape.name} {shape.size}: {shape.int8_ms:.2f} ms, {100 * shape.val_same_class:.1f} %")
+        first = f"{100 * shape.val_same_class:.1f} % have the teacher's first class"
+        print(f"{shape.name} {shape.size}: {shape.int8_ms:.2f} ms, KL {shape.val_kl:.3f}, {first}")
     return 0
 
 
