@@ -73,7 +73,7 @@ def pictures(tmp_path_factory):
 def make(weights, pictures, tmp_path_factory):
     """A new run in a folder; teacher and caches are shared."""
     features = tmp_path_factory.mktemp("features")
-    teacher = Teacher("mobilenet_v2", weights, torch.device("cpu"))
+    teacher = Teacher("mobilenet_v2", 64, weights, torch.device("cpu"))
     train, validation = (pixels_of(PIXELS, pictures_in([pictures])[:n], 0, features) for n in (13, 3))
 
     def run(out, settings=SETTINGS):
@@ -92,7 +92,7 @@ def test_the_classifier_is_the_layer_after_the_grid(weights, tmp_path):
 
 
 def test_the_teacher_in_onnxruntime_is_the_teacher_in_torch(make, weights, tmp_path):
-    teacher = make(tmp_path).teacher.at(64)
+    teacher = make(tmp_path).teacher
     pixels_BHW3 = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (2, 64, 64, 3), np.uint8))
     with torch.inference_mode():
         expected = teacher.encoder.feature_map(pixels_BHW3)
@@ -168,7 +168,7 @@ def test_unreadable_pictures_are_left_out(pictures, weights, tmp_path):
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "00.png").write_bytes(b"no picture")
     cache = pixels_of(PIXELS, pictures_in([folder]), 0, tmp_path / "features")
-    run = Distillation(SETTINGS, Teacher("mobilenet_v2", weights, torch.device("cpu")), cache, cache, tmp_path)
+    run = Distillation(SETTINGS, Teacher("mobilenet_v2", 64, weights, torch.device("cpu")), cache, cache, tmp_path)
     assert run.usable == [1, 2]
     assert sum(len(pixels_BHW3) for pixels_BHW3, _ in run.validation) == 2
 
@@ -181,14 +181,12 @@ def test_a_run_may_begin_with_the_weights_of_another(make, tmp_path):
         assert torch.equal(run.student.state_dict()[f"stages.{name}"], value), name
 
 
-def test_the_student_grows_and_the_teacher_looks_at_larger_pictures(pictures, weights, tmp_path):
-    settings = replace(SETTINGS, size=96, teacher_size=128, growth=((32, 1), (64, 2)))
-    cache = pixels_of(preprocessing_of("mobilenet_v2", 128, 128), pictures_in([pictures]), 0, tmp_path)
-    run = Distillation(settings, Teacher("mobilenet_v2", weights, torch.device("cpu")), cache, cache, tmp_path)
-    seen = [(run._size(n), *run._views(np.arange(3), n, 0)) for n in range(5)]
-    assert [size for size, _, _ in seen] == [32, 64, 64, 96, 96]
-    assert [pixels_BHW3.shape for _, pixels_BHW3, _ in seen] == [(3, 96, 96, 3), *[(3, 128, 128, 3)] * 4]
-    assert [map_BCHW.shape for _, _, map_BCHW in seen] == [(3, 1280, 3, 3), *[(3, 1280, 4, 4)] * 4]
+def test_the_student_grows_and_the_teacher_does_not(make, tmp_path):
+    run = make(tmp_path, replace(SETTINGS, size=96, growth=((32, 1), (48, 2))))
+    assert [run._size(epoch) for epoch in range(5)] == [32, 48, 48, 96, 96]
+    for epoch in (0, 1, 4):
+        pixels_BHW3, map_BCHW = run._views(np.arange(3), epoch, 0)
+        assert (pixels_BHW3.shape, map_BCHW.shape) == ((3, 64, 64, 3), (3, 1280, 2, 2))
 
 
 @pytest.mark.parametrize(("name", "value"), [("crop", 1.5), ("mixed", -0.1), ("batch", 0), ("size", 16)])

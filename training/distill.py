@@ -46,8 +46,6 @@ from training.teacher import Teacher, pictures_in
 from training.views import drawn
 
 log = logging.getLogger(__name__)
-BESIDE = 64
-"""Pixels that the teacher's pictures have more than the student's, until they have the whole teacher's."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,6 @@ class Settings:
     """Smaller sizes to begin with, and for how many epochs: there are many more in an hour (Tan and Le, 2021,
     "progressive learning")."""
     teacher_size: int = 224
-    """Pixels of the whole teacher's pictures. Beside a smaller student it looks at smaller ones, too."""
     weights: str = "random"
     """A file of the student's to begin with, or "random"."""
     crop: float = 0.3
@@ -104,7 +101,7 @@ class Distillation:
         torch.manual_seed(settings.seed)
         size = preprocessing_of(settings.teacher, settings.size, settings.size)
         student = Encoder(settings.student, size, settings.weights)
-        channels = teacher.at(settings.teacher_size).encoder.channels
+        channels = teacher.encoder.channels
         if student.channels != channels:
             raise ValueError(f"{settings.student} has {student.channels} channels, the teacher {channels}")
         self.student = student.to(self.device, memory_format=torch.channels_last)
@@ -121,10 +118,9 @@ class Distillation:
 
     def _whole(self, cache: PictureCache, positions: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Whole pictures and the teacher's maps of them, in blocks."""
-        teacher = self.teacher.at(self.settings.teacher_size)
         for n in range(0, len(positions), BLOCK):
             pixels_BHW3 = torch.from_numpy(cache.rows[positions[n : n + BLOCK]])
-            yield pixels_BHW3, teacher(pixels_BHW3).half()
+            yield pixels_BHW3, self.teacher(pixels_BHW3).half()
 
     def _channel_weights(self) -> Tensor:
         sample = self.usable[:: max(1, len(self.usable) // 256)]
@@ -184,10 +180,9 @@ class Distillation:
 
     def _views(self, positions: NDArray[np.int64], epoch: int, n: int) -> tuple[Tensor, Tensor]:
         random = np.random.default_rng([self.settings.seed, epoch, n])
-        size = min(self._size(epoch) + BESIDE, self.settings.teacher_size)
-        views_BHW3 = drawn(self.train.rows[positions], size, random, self.settings.crop, self.settings.mixed)
-        pixels_BHW3 = torch.from_numpy(views_BHW3)
-        return pixels_BHW3, self.teacher.at(size)(pixels_BHW3)
+        size, crop, mixed = self.settings.teacher_size, self.settings.crop, self.settings.mixed
+        pixels_BHW3 = torch.from_numpy(drawn(self.train.rows[positions], size, random, crop, mixed))
+        return pixels_BHW3, self.teacher(pixels_BHW3)
 
     def _train_step(self, pixels_BHW3: Tensor, map_BCHW: Tensor, size: int, rate: float) -> float:
         for group in self.optimizer.param_groups:
@@ -312,7 +307,7 @@ def main() -> int:
     features = args.features or out.parent / "features"
     try:
         settings = Settings(args.student, args.size, args.teacher, args.growth, weights=args.weights, mixed=args.mixed)
-        teacher = Teacher(args.teacher, args.teacher_weights, torch.device(args.device))
+        teacher = Teacher(args.teacher, settings.teacher_size, args.teacher_weights, torch.device(args.device))
         size = preprocessing_of(args.teacher, settings.teacher_size, settings.teacher_size)
         train, validation = (pixels_of(size, pictures_in(x), 0, features) for x in (args.pictures, args.validation))
         metrics = Distillation(settings, teacher, train, validation, out).run(args.epochs)

@@ -19,27 +19,18 @@ from eval.coco import CocoPicture
 
 
 class Teacher:
-    """A torchvision CNN with weights, run by onnxruntime where there is no GPU: several times as fast as torch."""
+    """A torchvision CNN with weights, run by onnxruntime where there is no GPU: several times as fast as torch.
 
-    def __init__(self, name: str, weights: str, device: torch.device):
-        self.name, self.weights, self.device = name, weights, device
-        layer = classifier(name, weights)
-        self.classifier = None if layer is None else layer.to(device).requires_grad_(False)
-        self._sizes: dict[int, _Sized] = {}
+    It looks at pictures of one size: with smaller ones it would say something else. MobileNetV2's class scores of 60
+    pictures at 128, 160 and 192 pixels are 4.0, 1.7 and 0.6 nats (KL) from those at 224.
+    """
 
-    def at(self, size: int) -> _Sized:
-        """The teacher for pictures of size x size pixels."""
-        if size not in self._sizes:
-            self._sizes[size] = _Sized(self.name, self.weights, size, self.device)
-        return self._sizes[size]
-
-
-class _Sized:
-    """The teacher at one size."""
-
-    def __init__(self, name: str, weights: str, size: int, device: torch.device):
+    def __init__(self, name: str, size: int, weights: str, device: torch.device):
         preprocessing = preprocessing_of(name, size, size)
         self.encoder = Encoder(name, preprocessing, weights).eval().to(device)
+        layer = classifier(name, weights)
+        self.classifier = None if layer is None else layer.to(device).requires_grad_(False)
+        self.device = device
         self.session = None
         if device.type == "cpu":
             import onnxruntime
