@@ -41,6 +41,7 @@ from captioner.model import compact
 from captioner.model.encoder import Encoder, backbones, preprocessing_of
 from training import checkpoint
 from training.average import follow
+from training.data import PictureSet
 from training.features import BLOCK, PictureCache, pixels_of
 from training.teacher import Teacher, pictures_in
 from training.views import drawn
@@ -94,7 +95,7 @@ class Distillation:
     def __init__(self, settings: Settings, teacher: Teacher, train: PictureCache, validation: PictureCache, out: Path):
         """The caches hold uint8 pixels of the teacher's size (training.features.pixels_of)."""
         self.settings, self.teacher, self.train, self.out = settings, teacher, train, out
-        self.usable = usable(train)
+        self.usable = PictureSet(train.pictures, [train]).usable
         self.before_fall = out / "before-fall"
         self.before_fall.mkdir(parents=True, exist_ok=True)
         self.device = teacher.device
@@ -107,7 +108,7 @@ class Distillation:
         self.student = student.to(self.device, memory_format=torch.channels_last)
         self.student.fine_tune_from("all")
         self.classifier = teacher.classifier
-        self.validation = list(self._whole(validation, usable(validation)))
+        self.validation = list(self._whole(validation, PictureSet(validation.pictures, [validation]).usable))
         matrices = [p for p in self.student.parameters() if p.dim() > 1]
         others = [p for p in self.student.parameters() if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -262,11 +263,6 @@ class Distillation:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         log.info("continuing %s at step %d of %d", self.out, self.step, total)
-
-
-def usable(cache: PictureCache) -> list[int]:
-    """Positions of the pictures that could be read."""
-    return [n for n in range(len(cache.pictures)) if n not in cache.skipped]
 
 
 def scaled(pixels_BHW3: Tensor, size: int) -> Tensor:
