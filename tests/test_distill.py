@@ -99,6 +99,15 @@ def test_the_teacher_in_onnxruntime_is_the_teacher_in_torch(make, weights, tmp_p
     torch.testing.assert_close(teacher(pixels_BHW3), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_calibrated_teacher_says_nearly_the_same(make, weights, tmp_path):
+    run = make(tmp_path)
+    photos_BHW3 = np.array(run.train.rows[:8])
+    calibrated = Teacher("mobilenet_v2", 64, weights, torch.device("cpu"), photos_BHW3)
+    exact, rounded = (teacher(torch.from_numpy(photos_BHW3)) for teacher in (run.teacher, calibrated))
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).square().mean() < 0.05 * exact.var()
+
+
 def test_scaled_pixels_are_those_of_the_runtime():
     pixels_HW3 = np.random.default_rng(2).integers(0, 255, (64, 64, 3), np.uint8)
     ours = scaled(torch.from_numpy(pixels_HW3)[None], 40)[0].numpy().astype(int)

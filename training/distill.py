@@ -303,9 +303,11 @@ def main() -> int:
     features = args.features or out.parent / "features"
     try:
         settings = Settings(args.student, args.size, args.teacher, args.growth, weights=args.weights, mixed=args.mixed)
-        teacher = Teacher(args.teacher, settings.teacher_size, args.teacher_weights, torch.device(args.device))
         size = preprocessing_of(args.teacher, settings.teacher_size, settings.teacher_size)
         train, validation = (pixels_of(size, pictures_in(x), 0, features) for x in (args.pictures, args.validation))
+        photos = np.asarray(train.rows[:: max(1, len(train.rows) // 128)], np.uint8)
+        device = torch.device(args.device)
+        teacher = Teacher(args.teacher, settings.teacher_size, args.teacher_weights, device, photos)
         metrics = Distillation(settings, teacher, train, validation, out).run(args.epochs)
     except (ValueError, FloatingPointError) as e:
         print(f"error: {e}", file=sys.stderr)

@@ -9,23 +9,31 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from captioner.images import photo_files
 from captioner.model import graphs
 from captioner.model.encoder import Encoder, classifier, preprocessing_of
+from captioner.model.quantize_encoder import quantize_encoder
 from eval.coco import CocoPicture
 
 
 class Teacher:
     """A torchvision CNN with weights, run by onnxruntime where there is no GPU: several times as fast as torch.
 
+    Calibrated on photos [N, H, W, 3] it computes in int8 there, 2.35 times as fast again (MobileNetV2, 32 pictures, 2
+    threads: 114 against 267 ms), with class scores 0.015 nats from its own.
+
     It looks at pictures of one size: with smaller ones it would say something else. MobileNetV2's class scores of 60
     pictures at 128, 160 and 192 pixels are 4.0, 1.7 and 0.6 nats (KL) from those at 224.
     """
 
-    def __init__(self, name: str, size: int, weights: str, device: torch.device):
+    def __init__(
+        self, name: str, size: int, weights: str, device: torch.device, photos: NDArray[np.uint8] | None = None
+    ):
         preprocessing = preprocessing_of(name, size, size)
         self.encoder = Encoder(name, preprocessing, weights).eval().to(device)
         layer = classifier(name, weights)
@@ -38,8 +46,11 @@ class Teacher:
             options = onnxruntime.SessionOptions()
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the student needs the cores
             with tempfile.TemporaryDirectory() as folder:
-                graphs.write_encoder(self.encoder, preprocessing, Path(folder) / graphs.ENCODER)
-                self.session = onnxruntime.InferenceSession(str(Path(folder) / graphs.ENCODER), options)
+                graph = Path(folder) / graphs.ENCODER
+                graphs.write_encoder(self.encoder, preprocessing, graph)
+                if photos is not None:
+                    quantize_encoder(graph, graph, list(photos))
+                self.session = onnxruntime.InferenceSession(str(graph), options)
 
     @torch.inference_mode()
     def __call__(self, pixels_BHW3: Tensor) -> Tensor:
