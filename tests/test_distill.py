@@ -15,9 +15,9 @@ from torchvision.models import mobilenet_v2
 from captioner.config import Preprocessing
 from captioner.model import compact
 from captioner.model.encoder import Encoder, classifier, preprocessing_of
-from training.distill import Distillation, Settings, scaled
+from training.distill import Distillation, Settings, _distance, scaled
 from training.features import pixels_of
-from training.teacher import Teacher, pictures_in
+from training.teacher import Teacher, last_of_each_grid, pictures_in
 
 PIXELS = preprocessing_of("mobilenet_v2", 64, 64)
 SETTINGS = Settings("residual_16", 64, "mobilenet_v2", growth=((32, 1),), teacher_size=64, batch=4, warmup_steps=3)
@@ -96,16 +96,41 @@ def test_the_teacher_in_onnxruntime_is_the_teacher_in_torch(make, weights, tmp_p
     pixels_BHW3 = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (2, 64, 64, 3), np.uint8))
     with torch.inference_mode():
         expected = teacher.encoder.feature_map(pixels_BHW3)
-    torch.testing.assert_close(teacher(pixels_BHW3), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(teacher(pixels_BHW3)[-1], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_a_calibrated_teacher_says_nearly_the_same(make, weights, tmp_path):
     run = make(tmp_path)
     photos_BHW3 = np.array(run.train.rows[:8])
     calibrated = Teacher("mobilenet_v2", 64, weights, torch.device("cpu"), photos_BHW3)
-    exact, rounded = (teacher(torch.from_numpy(photos_BHW3)) for teacher in (run.teacher, calibrated))
+    exact, rounded = (teacher(torch.from_numpy(photos_BHW3))[-1] for teacher in (run.teacher, calibrated))
     assert not torch.equal(exact, rounded)
     assert (exact - rounded).square().mean() < 0.05 * exact.var()
+
+
+def test_finer_grids_are_compared_with_those_of_as_many_pixels_a_cell(make, tmp_path):
+    run = make(tmp_path)
+    assert last_of_each_grid(run.teacher.encoder, 64) == {4: 3, 8: 6, 16: 13, 32: 18}
+    assert (run.stages, run.told) == ([1, 2, 3, 5], [0, 1, 2, 3])
+    assert [(a.in_channels, a.out_channels) for a in run.adapters] == [(16, 24), (32, 32), (64, 96)]
+    assert [len(weights_C) for weights_C in run.channel_weights] == [24, 32, 96, 1280]
+    without = make(tmp_path, replace(SETTINGS, hint_weight=0.0))
+    assert (without.stages, without.told, len(without.adapters)) == ([5], [3], 0)
+
+
+def test_finer_grids_are_learnt(make, tmp_path):
+    run = make(tmp_path)
+
+    def far():
+        pixels_BHW3, told = next(run._whole(run.train, run.usable))
+        with torch.no_grad():
+            maps = run.student.eval().maps(pixels_BHW3, run.stages)
+            pairs = zip(run.adapters, maps, told, run.channel_weights, strict=False)
+            return [float(_distance(a(mine), hint, weights_C)) for a, mine, hint, weights_C in pairs]
+
+    before = far()
+    run.run(10)
+    assert all(after < 0.8 * first for first, after in zip(before, far(), strict=True))
 
 
 def test_scaled_pixels_are_those_of_the_runtime():
@@ -194,8 +219,8 @@ def test_the_student_grows_and_the_teacher_does_not(make, tmp_path):
     run = make(tmp_path, replace(SETTINGS, size=96, growth=((32, 1), (48, 2))))
     assert [run._size(epoch) for epoch in range(5)] == [32, 48, 48, 96, 96]
     for epoch in (0, 1, 4):
-        pixels_BHW3, map_BCHW = run._views(np.arange(3), epoch, 0)
-        assert (pixels_BHW3.shape, map_BCHW.shape) == ((3, 64, 64, 3), (3, 1280, 2, 2))
+        pixels_BHW3, maps = run._views(np.arange(3), epoch, 0)
+        assert (pixels_BHW3.shape, maps[-1].shape) == ((3, 64, 64, 3), (3, 1280, 2, 2))
 
 
 @pytest.mark.parametrize(("name", "value"), [("crop", 1.5), ("mixed", -0.1), ("batch", 0), ("size", 16)])

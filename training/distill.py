@@ -3,10 +3,12 @@
 The student learns the teacher's grid and its class scores on the same augmented view of each picture, for as long as
 there is time (Beyer et al., 2022, "Knowledge distillation: a good teacher is patient and consistent"). No label is
 needed, and no view comes twice: a few thousand pictures are soon known by heart. The class scores are the teacher's own
-classifier on the student's mean (Chen et al., 2022, "Knowledge distillation with the reused teacher classifier"); it
-stays behind: what is saved is the student alone.
+classifier on the student's mean (Chen et al., 2022, "Knowledge distillation with the reused teacher classifier"). The
+finer grids of both are compared too, the student's by way of a 1 x 1 convolution (Romero et al., 2015, "FitNets: hints
+for thin deep nets"). Classifier and convolutions stay behind: what is saved is the student alone.
 
-    loss = mean_c w_c (s - t)^2 + KL(softmax(z_t) || softmax(z_s)),    w_c = 1 / (var_c + mean of all var_c)
+    loss = D(s, t) + KL(softmax(z_t) || softmax(z_s)) + sum over the finer grids of D(W s' + b, t')
+    D(s, t) = mean_c w_c (s_c - t_c)^2,    w_c = 1 / (var_c + mean of all var_c)
 
 The learning rate stays at its peak until the last epochs, where it falls to 0. A finished run given more --epochs goes
 on from before its fall, so patience may come in pieces.
@@ -43,7 +45,7 @@ from training import checkpoint
 from training.average import follow
 from training.data import PictureSet
 from training.features import BLOCK, PictureCache, pixels_of
-from training.teacher import Teacher, pictures_in
+from training.teacher import Teacher, last_of_each_grid, pictures_in
 from training.views import drawn
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,8 @@ class Settings:
     """Of the moving average of the weights that is validated and kept."""
     class_weight: float = 1.0
     """Of the class scores beside the grid."""
+    hint_weight: float = 1.0
+    """Of each finer grid."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -106,28 +110,54 @@ class Distillation:
         if student.channels != channels:
             raise ValueError(f"{settings.student} has {student.channels} channels, the teacher {channels}")
         self.student = student.to(self.device, memory_format=torch.channels_last)
+        self.stages, self.told = self._pairs()
         self.student.fine_tune_from("all")
         self.classifier = teacher.classifier
-        self.validation = list(self._whole(validation, PictureSet(validation.pictures, [validation]).usable))
-        matrices = [p for p in self.student.parameters() if p.dim() > 1]
-        others = [p for p in self.student.parameters() if p.dim() <= 1]
+        whole = self._whole(validation, PictureSet(validation.pictures, [validation]).usable)
+        self.validation = [(pixels_BHW3, maps[-1].half()) for pixels_BHW3, maps in whole]
+        self.channel_weights = self._channel_weights()
+        self.adapters = self._adapters()
+        parameters = [*self.student.parameters(), *self.adapters.parameters()]
+        matrices, others = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
         groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.average = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
-        self.channel_weights = self._channel_weights()
         self.step = 0
 
-    def _whole(self, cache: PictureCache, positions: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self) -> tuple[list[int], list[int]]:
+        """Stages of the student, and which of the teacher's maps each is compared with: finer grids, then the last."""
+        grids, told = last_of_each_grid(self.student.eval(), self.settings.size), list(self.teacher.grids)
+        finer = [cell for cell in grids if cell in told[:-1] and cell < max(grids)] if self.settings.hint_weight else []
+        return [*(grids[cell] for cell in finer), max(grids.values())], [*(map(told.index, finer)), len(told) - 1]
+
+    def _tell(self, pixels_BHW3: Tensor) -> list[Tensor]:
+        """The teacher's maps that are compared."""
+        maps = self.teacher(pixels_BHW3)
+        return [maps[n] for n in self.told]
+
+    def _whole(self, cache: PictureCache, positions: Sequence[int]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Whole pictures and the teacher's maps of them, in blocks."""
         for n in range(0, len(positions), BLOCK):
             pixels_BHW3 = torch.from_numpy(cache.rows[positions[n : n + BLOCK]])
-            yield pixels_BHW3, self.teacher(pixels_BHW3).half()
+            yield pixels_BHW3, self._tell(pixels_BHW3)
 
-    def _channel_weights(self) -> Tensor:
+    def _channel_weights(self) -> list[Tensor]:
+        """Of each map that is compared: w_c."""
         sample = self.usable[:: max(1, len(self.usable) // 256)]
-        maps_BCHW = torch.cat([map_BCHW for _, map_BCHW in self._whole(self.train, sample)]).float()
-        variance_C = maps_BCHW.transpose(0, 1).flatten(1).var(1)
-        return 1 / (variance_C + variance_C.mean().clamp(min=1e-6))
+        found = []
+        for maps in zip(*(maps for _, maps in self._whole(self.train, sample)), strict=True):
+            variance_C = torch.cat(maps).transpose(0, 1).flatten(1).var(1)
+            found.append(1 / (variance_C + variance_C.mean().clamp(min=1e-6)))
+        return found
+
+    def _adapters(self) -> nn.ModuleList:
+        """From the student's finer grids to the channels of the teacher's."""
+        probe = torch.zeros(1, self.settings.size, self.settings.size, 3, dtype=torch.uint8, device=self.device)
+        with torch.inference_mode():
+            mine = [map_BChw.shape[1] for map_BChw in self.student.eval().maps(probe, self.stages)]
+        theirs = [len(weights_C) for weights_C in self.channel_weights]
+        pairs = list(zip(mine, theirs, strict=True))
+        return nn.ModuleList(nn.Conv2d(*channels, 1) for channels in pairs[:-1]).to(self.device)
 
     @property
     def steps_an_epoch(self) -> int:
@@ -145,11 +175,11 @@ class Distillation:
             started, saved, losses = time.monotonic(), time.monotonic(), []
             bar = tqdm(total=self.steps_an_epoch, initial=first, desc=f"epoch {epoch + 1}/{epochs}", leave=False)
             size = self._size(epoch)
-            for pixels_BHW3, map_BCHW in self._batches(epoch, first):
+            for pixels_BHW3, maps in self._batches(epoch, first):
                 if self.step == total - fall:
                     checkpoint.save(self.before_fall, self.step, self._state(0))
                 rate = min((self.step + 1) / self.settings.warmup_steps, (total - self.step) / fall, 1.0)
-                losses.append(self._train_step(pixels_BHW3, map_BCHW, size, rate))
+                losses.append(self._train_step(pixels_BHW3, maps, size, rate))
                 self.step += 1
                 bar.update()
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
@@ -166,7 +196,7 @@ class Distillation:
             checkpoint.save(self.out, self.step, self._state(total))
         return metrics
 
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Views and the teacher's maps of them, from (seed, epoch) alone; one batch is made ahead."""
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(self.usable)
         with ThreadPoolExecutor(1) as pool:
@@ -179,23 +209,29 @@ class Distillation:
             if ahead is not None:
                 yield ahead.result()
 
-    def _views(self, positions: NDArray[np.int64], epoch: int, n: int) -> tuple[Tensor, Tensor]:
+    def _views(self, positions: NDArray[np.int64], epoch: int, n: int) -> tuple[Tensor, list[Tensor]]:
         random = np.random.default_rng([self.settings.seed, epoch, n])
         size, crop, mixed = self.settings.teacher_size, self.settings.crop, self.settings.mixed
         pixels_BHW3 = torch.from_numpy(drawn(self.train.rows[positions], size, random, crop, mixed))
-        return pixels_BHW3, self.teacher(pixels_BHW3)
+        return pixels_BHW3, self._tell(pixels_BHW3)
 
-    def _train_step(self, pixels_BHW3: Tensor, map_BCHW: Tensor, size: int, rate: float) -> float:
+    def _train_step(self, pixels_BHW3: Tensor, told: list[Tensor], size: int, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * rate
         self.student.train()
-        grid_loss, class_loss, _ = self._losses(pixels_BHW3, map_BCHW, size)
+        *finer, map_BChw = self.student.maps(scaled(pixels_BHW3.to(self.device), size), self.stages)
+        grid_loss, class_loss, _ = self._losses(map_BChw, told[-1])
         loss = grid_loss + self.settings.class_weight * class_loss
+        hints = zip(self.adapters, finer, told, self.channel_weights, strict=False)  # the last is no hint
+        for adapter, mine_BChw, hint_BCHW, weights_C in hints:
+            loss = loss + self.settings.hint_weight * _distance(
+                adapter(mine_BChw), hint_BCHW.to(self.device), weights_C
+            )
         if not math.isfinite(value := float(loss.detach())):
             raise FloatingPointError(f"loss is {value} at step {self.step}: lower the learning rate")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
+        nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 5.0)
         self.optimizer.step()
         follow(self.average, self.student.state_dict(), self.settings.average_decay, self.step)
         return value
@@ -208,13 +244,10 @@ class Distillation:
             epoch -= epochs
         return self.settings.size
 
-    def _losses(self, pixels_BHW3: Tensor, target_BCHW: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _losses(self, map_BChw: Tensor, target_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the grid, of the class scores, and the share of pictures whose first class is the teacher's."""
         target_BCHW = target_BCHW.to(self.device).float()
-        map_BChw = self.student.feature_map(scaled(pixels_BHW3.to(self.device), size))
-        pooled_BChw = functional.adaptive_avg_pool2d(target_BCHW, map_BChw.shape[2:])
-        squares_C = (map_BChw - pooled_BChw).square().mean((0, 2, 3))
-        grid_loss = (squares_C * self.channel_weights).mean()
+        grid_loss = _distance(map_BChw, target_BCHW, self.channel_weights[-1])
         if self.classifier is None:
             return grid_loss, grid_loss * 0, grid_loss * 0
         student_BN = self.classifier(map_BChw.mean((2, 3))).log_softmax(1)
@@ -230,7 +263,8 @@ class Distillation:
         self.student.eval()
         sums, count = np.zeros(3), 0
         for pixels_BHW3, map_BCHW in self.validation:
-            sums += len(pixels_BHW3) * np.array([float(x) for x in self._losses(pixels_BHW3, map_BCHW, size)])
+            map_BChw = self.student.feature_map(scaled(pixels_BHW3.to(self.device), size))
+            sums += len(pixels_BHW3) * np.array([float(x) for x in self._losses(map_BChw, map_BCHW)])
             count += len(pixels_BHW3)
         self.student.load_state_dict(own)
         return dict(zip(("val_grid", "val_kl", "val_same_class"), (sums / count).tolist(), strict=True))
@@ -245,7 +279,8 @@ class Distillation:
     def _state(self, total: int) -> dict[str, Any]:
         return {
             "student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(),
-            "step": self.step, "total": total, "settings": asdict(self.settings),
+            "adapters": self.adapters.state_dict(), "step": self.step, "total": total,
+            "settings": asdict(self.settings),
         }  # fmt: skip
 
     def _resume(self, total: int) -> None:
@@ -260,9 +295,17 @@ class Distillation:
         self.student.load_state_dict(state["student"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
+        self.adapters.load_state_dict(state["adapters"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         log.info("continuing %s at step %d of %d", self.out, self.step, total)
+
+
+def _distance(map_BChw: Tensor, target_BCHW: Tensor, weights_C: Tensor) -> Tensor:
+    """D, on the cells of the first."""
+    pooled_BChw = functional.adaptive_avg_pool2d(target_BCHW, map_BChw.shape[2:])
+    squares_C = (map_BChw - pooled_BChw).square().mean((0, 2, 3))
+    return (squares_C * weights_C).mean()
 
 
 def scaled(pixels_BHW3: Tensor, size: int) -> Tensor:

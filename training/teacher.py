@@ -1,6 +1,6 @@
 """The teacher of a distillation: a CNN that says what it makes of the student's pictures.
 
-Shapes: B pictures, H x W pixels, C channels, P grid cells.
+Shapes: B pictures, H x W pixels, C channels, h x w grid cells.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from captioner.images import photo_files
 from captioner.model import graphs
 from captioner.model.encoder import Encoder, classifier, preprocessing_of
 from captioner.model.quantize_encoder import quantize_encoder
 from eval.coco import CocoPicture
+
+FINEST = 4
+"""Pixels to a cell of the finest grid that is compared."""
 
 
 class Teacher:
@@ -36,6 +39,7 @@ class Teacher:
     ):
         preprocessing = preprocessing_of(name, size, size)
         self.encoder = Encoder(name, preprocessing, weights).eval().to(device)
+        self.grids = last_of_each_grid(self.encoder, size)
         layer = classifier(name, weights)
         self.classifier = None if layer is None else layer.to(device).requires_grad_(False)
         self.device = device
@@ -47,18 +51,36 @@ class Teacher:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the student needs the cores
             with tempfile.TemporaryDirectory() as folder:
                 graph = Path(folder) / graphs.ENCODER
-                graphs.write_encoder(self.encoder, preprocessing, graph)
+                names = [f"map_{cell}" for cell in self.grids]
+                graphs.write_encoder(_Maps(self.encoder, list(self.grids.values())), preprocessing, graph, names)
                 if photos is not None:
                     quantize_encoder(graph, graph, list(photos))
                 self.session = onnxruntime.InferenceSession(str(graph), options)
 
     @torch.inference_mode()
-    def __call__(self, pixels_BHW3: Tensor) -> Tensor:
-        """uint8 pixels to a map [B, C, rows, columns]."""
+    def __call__(self, pixels_BHW3: Tensor) -> list[Tensor]:
+        """uint8 pixels to the maps [B, C, h, w] of `grids`, the coarsest last."""
         if self.session is None:
-            return self.encoder.feature_map(pixels_BHW3.to(self.encoder.mean_3.device))
-        grid_BPC = torch.from_numpy(self.session.run(None, {"pixels": pixels_BHW3.numpy()})[0])
-        return grid_BPC.transpose(1, 2).unflatten(2, (self.encoder.rows, self.encoder.columns))
+            return self.encoder.maps(pixels_BHW3.to(self.device), list(self.grids.values()))
+        return [torch.from_numpy(map_BChw) for map_BChw in self.session.run(None, {"pixels": pixels_BHW3.numpy()})]
+
+
+class _Maps(nn.Module):
+    def __init__(self, encoder: Encoder, stages: Sequence[int]):
+        super().__init__()
+        self.encoder, self.stages = encoder, stages
+
+    def forward(self, pixels_BHW3: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.encoder.maps(pixels_BHW3, self.stages))
+
+
+@torch.inference_mode()
+def last_of_each_grid(encoder: Encoder, size: int) -> dict[int, int]:
+    """The number of the last stage of each grid, by the pixels that a cell of it stands for, at least FINEST."""
+    pixels_1HW3 = torch.zeros(1, size, size, 3, dtype=torch.uint8, device=encoder.mean_3.device)
+    maps = encoder.maps(pixels_1HW3, range(len(encoder.stages)))
+    cells = {round(size / map_BChw.shape[2]): n for n, map_BChw in enumerate(maps)}
+    return {cell: n for cell, n in cells.items() if cell >= FINEST}
 
 
 def pictures_in(folders: Sequence[Path]) -> list[CocoPicture]:

@@ -6,6 +6,7 @@ Shapes: B pictures, H x W pixels, P grid cells (rows x columns, row by row), C c
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,10 +107,19 @@ class Encoder(nn.Module):
 
     def feature_map(self, pixels_BHW3: Tensor) -> Tensor:
         """The cut network's own output [B, C, rows, columns]."""
+        return self.maps(pixels_BHW3, [len(self.stages) - 1])[0]
+
+    def maps(self, pixels_BHW3: Tensor, stages: Sequence[int]) -> list[Tensor]:
+        """What the stages of these numbers give [B, c, h, w], in their order."""
         pixels_B3HW = pixels_BHW3.permute(0, 3, 1, 2).to(self.mean_3.dtype)
         # (x - mean) / std; written so because onnxruntime turns a subtraction back to channels last, ten times slower.
-        out: Tensor = self.stages(functional.batch_norm(pixels_B3HW, self.mean_3, self.std_3.square(), eps=0.0))
-        return out
+        x_BChw = functional.batch_norm(pixels_B3HW, self.mean_3, self.std_3.square(), eps=0.0)
+        found = []
+        for n, stage in enumerate(self.stages):
+            x_BChw = stage(x_BChw)
+            if n in stages:
+                found.append(x_BChw)
+        return found
 
     def forward(self, pixels_BHW3: Tensor) -> Tensor:
         return self.feature_map(pixels_BHW3).flatten(2).transpose(1, 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from captioner.config import AnswererConfig, Preprocessing
 from captioner.model import onnx_lstm, search
 from captioner.model.answerer import Answerer
-from captioner.model.encoder import Encoder
 from captioner.model.network import Network
 
 OPSET = 20
@@ -68,13 +67,13 @@ def answer_outputs(config: AnswererConfig) -> list[str]:
     return ["log_probs", "attention"] if config.kind == "attention" else ["log_probs"]
 
 
-def write_encoder(encoder: Encoder, size: Preprocessing, path: Path) -> None:
-    """encoder.onnx: uint8 `pixels` [B, H, W, 3] to float32 `grid` [B, P, C]."""
+def write_encoder(encoder: nn.Module, size: Preprocessing, path: Path, outputs: Sequence[str] = ("grid",)) -> None:
+    """encoder.onnx: uint8 `pixels` [B, H, W, 3] to float32 `grid` [B, P, C]; another module may have other outputs."""
     pixels_BHW3 = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
             encoder, (pixels_BHW3,), dynamo=True, verbose=False, opset_version=OPSET, input_names=["pixels"],
-            output_names=["grid"], dynamic_shapes=({0: torch.export.Dim("batch", max=1024)},),
+            output_names=list(outputs), dynamic_shapes=({0: torch.export.Dim("batch", max=1024)},),
         )  # fmt: skip
     _save(program, path)
 
