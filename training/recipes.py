@@ -10,7 +10,7 @@ from captioner.model.encoder import preprocessing_of
 from training.recipe import CaptionFiles, QuestionFiles, Recipe
 
 BOX_ENCODER, BOX_SIZE = "residual_32", 160
-"""A guess: shapes have not been compared yet (training.shapes)."""
+"""Of the model in captioner/box. In six epochs depthwise_32 comes nearer to the teacher, for 0.6 ms (training/docs)."""
 
 
 def flickr8k_attend() -> Recipe:

@@ -99,8 +99,8 @@ def plot(shapes: list[Shape], path: Path) -> None:
         label = f"{s.name.split('_')[1]} channels, {s.size} px"
         axes.annotate(label, (s.int8_ms, s.val_kl), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.set(xlabel="int8 graph, one picture (ms)", ylabel="KL from the teacher's classes, validation (nats)")
-    axes.set_xlim(left=0)
     axes.margins(x=0.2, y=0.15)
+    axes.set_xlim(0, 1.25 * max(s.int8_ms for s in shapes))  # room for the labels
     axes.grid(alpha=0.3)
     axes.legend()
     replace_file(path, lambda temporary: figure.savefig(temporary, format="svg", metadata={"Date": None}))
