@@ -107,19 +107,23 @@ class Encoder(nn.Module):
 
     def feature_map(self, pixels_BHW3: Tensor) -> Tensor:
         """The cut network's own output [B, C, rows, columns]."""
-        return self.maps(pixels_BHW3, [len(self.stages) - 1])[0]
+        out: Tensor = self.stages(self._normalised(pixels_BHW3))
+        return out
 
     def maps(self, pixels_BHW3: Tensor, stages: Sequence[int]) -> list[Tensor]:
         """What the stages of these numbers give [B, c, h, w], in their order."""
-        pixels_B3HW = pixels_BHW3.permute(0, 3, 1, 2).to(self.mean_3.dtype)
-        # (x - mean) / std; written so because onnxruntime turns a subtraction back to channels last, ten times slower.
-        x_BChw = functional.batch_norm(pixels_B3HW, self.mean_3, self.std_3.square(), eps=0.0)
+        x_BChw = self._normalised(pixels_BHW3)
         found = []
         for n, stage in enumerate(self.stages):
             x_BChw = stage(x_BChw)
             if n in stages:
                 found.append(x_BChw)
         return found
+
+    def _normalised(self, pixels_BHW3: Tensor) -> Tensor:
+        pixels_B3HW = pixels_BHW3.permute(0, 3, 1, 2).to(self.mean_3.dtype)
+        # (x - mean) / std; written so because onnxruntime turns a subtraction back to channels last, ten times slower.
+        return functional.batch_norm(pixels_B3HW, self.mean_3, self.std_3.square(), eps=0.0)
 
     def forward(self, pixels_BHW3: Tensor) -> Tensor:
         return self.feature_map(pixels_BHW3).flatten(2).transpose(1, 2)
