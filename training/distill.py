@@ -81,7 +81,7 @@ class Settings:
     class_weight: float = 1.0
     """Of the class scores beside the grid."""
     hint_weight: float = 1.0
-    """Of each finer grid."""
+    """Of each finer grid. In six epochs of depthwise_32 (training/docs) they bring the KL from 2.200 to 2.178."""
     seed: int = 0
 
     def __post_init__(self) -> None:
