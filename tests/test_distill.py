@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,12 +12,21 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.models import mobilenet_v2
 
+from captioner.atomic import write_json
+from captioner.bundle import BOX, Bundle
 from captioner.config import Preprocessing
+from captioner.engine import Session
+from captioner.lexicon import Lexicon
 from captioner.model import compact
 from captioner.model.encoder import Encoder, classifier, preprocessing_of
+from captioner.model.network import Network
+from captioner.vocabulary import MARKS, Vocabulary
+from tests.conftest import TINY, tiny_photos
 from training.distill import Distillation, Settings, _distance, scaled
 from training.features import pixels_of
+from training.speaker import Speaker
 from training.teacher import Teacher, last_of_each_grid, pictures_in
+from training.unquantize import restore
 
 PIXELS = preprocessing_of("mobilenet_v2", 64, 64)
 SETTINGS = Settings("residual_16", 64, "mobilenet_v2", growth=((32, 1),), teacher_size=64, batch=4, warmup_steps=3)
@@ -227,3 +236,87 @@ def test_the_student_grows_and_the_teacher_does_not(make, tmp_path):
 def test_settings_out_of_range_are_named(name, value):
     with pytest.raises(ValueError, match=name):
         replace(SETTINGS, **{name: value})
+
+
+def test_the_weights_of_an_int8_bundle_are_taught_further():
+    bundle = Bundle.open(BOX)
+    photos_BHW3 = np.stack(tiny_photos(6, bundle.model.preprocessing.height, bundle.model.preprocessing.width))
+    encoder = Encoder(bundle.model.encoder, bundle.model.preprocessing)
+    fresh = [module.weight.std() for module in encoder.modules() if isinstance(module, torch.nn.Conv2d)]
+    restore(encoder, BOX, torch.from_numpy(photos_BHW3))
+    expected = Session(bundle.graph("encoder", "int8")).run(["grid"], {"pixels": photos_BHW3})[0]
+    with torch.inference_mode():
+        found = encoder(torch.from_numpy(photos_BHW3)).numpy()
+    assert np.square(found - expected).mean() < 0.03 * expected.var()
+    sizes = [module.weight.std() for module in encoder.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert all(0.5 < size / first < 2 for size, first in zip(sizes[:-1], fresh[:-1], strict=True))
+
+
+def test_a_bundle_of_another_encoder_is_refused(tiny_bundle, tmp_path):
+    encoder = Encoder("residual_16", PIXELS)
+    with pytest.raises(ValueError, match=r"not of residual_16"):
+        restore(encoder, tiny_bundle, torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
+
+
+@pytest.fixture(scope="module")
+def spoken(weights, tmp_path_factory):
+    """A run that captions on the teacher's grid, as far as a Speaker reads one."""
+    return _captioning_run(tmp_path_factory.mktemp("captions"), weights)
+
+
+def _captioning_run(out, weights, **changes):
+    config = replace(TINY, encoder="mobilenet_v2", encoder_stage=None, preprocessing=PIXELS, **changes)
+    lexicon = Lexicon(Vocabulary([*MARKS, *"abcdefg"]))
+    torch.manual_seed(1)
+    Network(config, encoder_weights=weights, **lexicon.sizes).save(out / "best.safetensors")
+    lexicon.save(out, config)
+    write_json(out / "run.json", {"recipe": {"model": asdict(config)}})
+    return out
+
+
+def test_a_speaker_says_the_same_of_the_same(spoken):
+    speaker = Speaker(spoken, "mobilenet_v2", torch.device("cpu"))
+    map_BChw = torch.randn(4, 1280, 2, 2)
+    said, again, other = (speaker.say(map_BChw, seed) for seed in (5, 5, 6))
+    assert torch.equal(said.words_BKT, again.words_BKT)
+    assert said.words_BKT.shape != other.words_BKT.shape or not torch.equal(said.words_BKT, other.words_BKT)
+    assert len(said.log_probs_MV) == said.lengths_BK.sum()
+    torch.testing.assert_close(said.log_probs_MV.exp().sum(1), torch.ones(len(said.log_probs_MV)))
+    assert abs(float(speaker.loss(map_BChw, said))) < 1e-5
+
+
+def test_what_a_speaker_misses_is_the_divergence_of_its_words(spoken):
+    speaker = Speaker(spoken, "mobilenet_v2", torch.device("cpu"))
+    teacher_BChw, student_BChw = torch.randn(1, 1280, 2, 2), torch.randn(1, 1280, 1, 1, requires_grad=True)
+    said = speaker.say(teacher_BChw, 0)
+    loss = speaker.loss(student_BChw, said)
+    expected, words = 0.0, 0
+    memories = [speaker.decoder.start(x.detach().flatten(2).transpose(1, 2)) for x in (teacher_BChw, student_BChw)]
+    for k, length in enumerate(said.lengths_BK[0].tolist()):
+        (one, state), (two, other) = memories
+        for t in range(length):
+            word_11 = said.words_BKT[:, k : k + 1, t]
+            p, state, _ = speaker.decoder.step(torch.tensor(t), word_11, state.view(1, 1, -1), one)
+            q, other, _ = speaker.decoder.step(torch.tensor(t), word_11, other.view(1, 1, -1), two)
+            expected, words = expected + float((p.exp() * (p - q)).sum()), words + 1
+    assert float(loss) == pytest.approx(expected / words, rel=1e-4)
+    loss.backward()
+    assert student_BChw.grad.abs().sum() > 0
+    assert all(p.grad is None for p in speaker.decoder.parameters())
+
+
+def test_a_student_learns_what_sentences_need(make, spoken, tmp_path):
+    settings = replace(SETTINGS, captioner=str(spoken), class_weight=0.0, hint_weight=0.0, average_decay=0.5)
+    metrics = {}
+    for weight in (0.0, 3.0):
+        run = make(tmp_path / str(weight), replace(settings, word_weight=weight))
+        run.speaker = Speaker(spoken, "mobilenet_v2", torch.device("cpu"))
+        metrics[weight] = run.run(12)
+    assert metrics[3.0]["val_words"] < 0.9 * metrics[0.0]["val_words"]
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"positions": True}, "positions"), ({}, "whole encoder resnet18")])
+def test_a_captioner_of_other_grids_is_refused(weights, tmp_path, changes, message):
+    run = _captioning_run(tmp_path, weights, **changes)
+    with pytest.raises(ValueError, match=message):
+        Speaker(run, "mobilenet_v2" if changes else "resnet18", torch.device("cpu"))

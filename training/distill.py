@@ -5,9 +5,10 @@ there is time (Beyer et al., 2022, "Knowledge distillation: a good teacher is pa
 needed, and no view comes twice: a few thousand pictures are soon known by heart. The class scores are the teacher's own
 classifier on the student's mean (Chen et al., 2022, "Knowledge distillation with the reused teacher classifier"). The
 finer grids of both are compared too, the student's by way of a 1 x 1 convolution (Romero et al., 2015, "FitNets: hints
-for thin deep nets"). Classifier and convolutions stay behind: what is saved is the student alone.
+for thin deep nets"). With --captioner a captioner on the teacher's grid says how much is lost for sentences
+(training.speaker). All these helpers stay behind: what is saved is the student alone.
 
-    loss = D(s, t) + KL(softmax(z_t) || softmax(z_s)) + sum over the finer grids of D(W s' + b, t')
+    loss = D(s, t) + KL(softmax(z_t) || softmax(z_s)) + sum over the finer grids of D(W s' + b, t') + KL of words
     D(s, t) = mean_c w_c (s_c - t_c)^2,    w_c = 1 / (var_c + mean of all var_c)
 
 The learning rate stays at its peak until the last epochs, where it falls to 0. A finished run given more --epochs goes
@@ -28,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,10 +46,14 @@ from training import checkpoint
 from training.average import follow
 from training.data import PictureSet
 from training.features import BLOCK, PictureCache, pixels_of
+from training.speaker import Said, Speaker
 from training.teacher import Teacher, last_of_each_grid, pictures_in
+from training.unquantize import restore
 from training.views import drawn
 
 log = logging.getLogger(__name__)
+PHOTOS = 256
+"""Enough for the ranges and the statistics of a network."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Settings:
     "progressive learning")."""
     teacher_size: int = 224
     weights: str = "random"
-    """A file of the student's to begin with, or "random"."""
+    """A file of the student's to begin with, a bundle with int8 graphs of it, or "random"."""
     crop: float = 0.3
     """Smallest share of a picture's area that a view shows."""
     mixed: float = 0.5
@@ -82,6 +87,10 @@ class Settings:
     """Of the class scores beside the grid."""
     hint_weight: float = 1.0
     """Of each finer grid. In six epochs of depthwise_32 (training/docs) they bring the KL from 2.200 to 2.178."""
+    captioner: str = "none"
+    """A training run's folder: it captions on the teacher's grid."""
+    word_weight: float = 1.0
+    """Of the captioner's words."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -93,19 +102,35 @@ class Settings:
             between(name, getattr(self, name), 0, 1)
 
 
+class Views(NamedTuple):
+    """Views of a batch of pictures, and what is to be learnt of them."""
+
+    pixels_BHW3: Tensor
+    told: list[Tensor]
+    """The teacher's maps that are compared."""
+    said: Said | None
+
+
 class Distillation:
     """A run: the student, its optimizer, its average."""
 
-    def __init__(self, settings: Settings, teacher: Teacher, train: PictureCache, validation: PictureCache, out: Path):
+    def __init__(
+        self, settings: Settings, teacher: Teacher, train: PictureCache, validation: PictureCache, out: Path,
+        speaker: Speaker | None = None,
+    ):  # fmt: skip
         """The caches hold uint8 pixels of the teacher's size (training.features.pixels_of)."""
-        self.settings, self.teacher, self.train, self.out = settings, teacher, train, out
+        self.settings, self.teacher, self.train, self.out, self.speaker = settings, teacher, train, out, speaker
         self.usable = PictureSet(train.pictures, [train]).usable
         self.before_fall = out / "before-fall"
         self.before_fall.mkdir(parents=True, exist_ok=True)
         self.device = teacher.device
         torch.manual_seed(settings.seed)
         size = preprocessing_of(settings.teacher, settings.size, settings.size)
-        student = Encoder(settings.student, size, settings.weights)
+        folder = Path(settings.weights)
+        student = Encoder(settings.student, size, "random" if folder.is_dir() else settings.weights)
+        if folder.is_dir():
+            photos_BHW3 = torch.from_numpy(train.rows[self.usable[:: max(1, len(self.usable) // PHOTOS)]])
+            restore(student, folder, scaled(photos_BHW3, settings.size))
         channels = teacher.encoder.channels
         if student.channels != channels:
             raise ValueError(f"{settings.student} has {student.channels} channels, the teacher {channels}")
@@ -175,11 +200,11 @@ class Distillation:
             started, saved, losses = time.monotonic(), time.monotonic(), []
             bar = tqdm(total=self.steps_an_epoch, initial=first, desc=f"epoch {epoch + 1}/{epochs}", leave=False)
             size = self._size(epoch)
-            for pixels_BHW3, maps in self._batches(epoch, first):
+            for view in self._batches(epoch, first):
                 if self.step == total - fall:
                     checkpoint.save(self.before_fall, self.step, self._state(0))
                 rate = min((self.step + 1) / self.settings.warmup_steps, (total - self.step) / fall, 1.0)
-                losses.append(self._train_step(pixels_BHW3, maps, size, rate))
+                losses.append(self._train_step(view, size, rate))
                 self.step += 1
                 bar.update()
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
@@ -196,8 +221,8 @@ class Distillation:
             checkpoint.save(self.out, self.step, self._state(total))
         return metrics
 
-    def _batches(self, epoch: int, first: int) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Views and the teacher's maps of them, from (seed, epoch) alone; one batch is made ahead."""
+    def _batches(self, epoch: int, first: int) -> Iterator[Views]:
+        """Views and what is said of them, from (seed, epoch) alone; one batch is made ahead."""
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(self.usable)
         with ThreadPoolExecutor(1) as pool:
             ahead = None
@@ -209,24 +234,28 @@ class Distillation:
             if ahead is not None:
                 yield ahead.result()
 
-    def _views(self, positions: NDArray[np.int64], epoch: int, n: int) -> tuple[Tensor, list[Tensor]]:
+    def _views(self, positions: NDArray[np.int64], epoch: int, n: int) -> Views:
         random = np.random.default_rng([self.settings.seed, epoch, n])
         size, crop, mixed = self.settings.teacher_size, self.settings.crop, self.settings.mixed
         pixels_BHW3 = torch.from_numpy(drawn(self.train.rows[positions], size, random, crop, mixed))
-        return pixels_BHW3, self._tell(pixels_BHW3)
+        told = self._tell(pixels_BHW3)
+        said = self.speaker.say(told[-1], int(random.integers(2**31))) if self.speaker else None
+        return Views(pixels_BHW3, told, said)
 
-    def _train_step(self, pixels_BHW3: Tensor, told: list[Tensor], size: int, rate: float) -> float:
+    def _train_step(self, views: Views, size: int, rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * rate
         self.student.train()
-        *finer, map_BChw = self.student.maps(scaled(pixels_BHW3.to(self.device), size), self.stages)
-        grid_loss, class_loss, _ = self._losses(map_BChw, told[-1])
+        *finer, map_BChw = self.student.maps(scaled(views.pixels_BHW3.to(self.device), size), self.stages)
+        grid_loss, class_loss, _ = self._losses(map_BChw, views.told[-1])
         loss = grid_loss + self.settings.class_weight * class_loss
-        hints = zip(self.adapters, finer, told, self.channel_weights, strict=False)  # the last is no hint
+        hints = zip(self.adapters, finer, views.told, self.channel_weights, strict=False)  # the last is no hint
         for adapter, mine_BChw, hint_BCHW, weights_C in hints:
             loss = loss + self.settings.hint_weight * _distance(
                 adapter(mine_BChw), hint_BCHW.to(self.device), weights_C
             )
+        if self.speaker and views.said:
+            loss = loss + self.settings.word_weight * self.speaker.loss(map_BChw, views.said)
         if not math.isfinite(value := float(loss.detach())):
             raise FloatingPointError(f"loss is {value} at step {self.step}: lower the learning rate")
         self.optimizer.zero_grad(set_to_none=True)
@@ -257,17 +286,21 @@ class Distillation:
 
     @torch.inference_mode()
     def validate(self, size: int) -> dict[str, float]:
-        """Both losses and the agreement on the first class, of the averaged weights on whole pictures."""
+        """Losses and the agreement on the first class, of the averaged weights on whole pictures."""
         own = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
         self.student.load_state_dict(self.average)
         self.student.eval()
-        sums, count = np.zeros(3), 0
+        names = ("val_grid", "val_kl", "val_same_class", *(["val_words"] if self.speaker else []))
+        sums, count = np.zeros(len(names)), 0
         for pixels_BHW3, map_BCHW in self.validation:
             map_BChw = self.student.feature_map(scaled(pixels_BHW3.to(self.device), size))
-            sums += len(pixels_BHW3) * np.array([float(x) for x in self._losses(map_BChw, map_BCHW)])
+            losses = [*self._losses(map_BChw, map_BCHW)]
+            if self.speaker:
+                losses.append(self.speaker.loss(map_BChw, self.speaker.say(map_BCHW.float(), 0)))
+            sums += len(pixels_BHW3) * np.array([float(x) for x in losses])
             count += len(pixels_BHW3)
         self.student.load_state_dict(own)
-        return dict(zip(("val_grid", "val_kl", "val_same_class"), (sums / count).tolist(), strict=True))
+        return dict(zip(names, (sums / count).tolist(), strict=True))
 
     def _save_average(self) -> None:
         from safetensors.torch import save
@@ -332,7 +365,11 @@ def main() -> int:
     parser.add_argument("--validation", type=Path, nargs="+", required=True, metavar="DIR", help="never trained on")
     parser.add_argument("--mixed", type=float, default=Settings.mixed, help="share of views with two pictures (0.5)")
     parser.add_argument("--epochs", type=int, default=40, help="more may be given to a finished run (40)")
-    parser.add_argument("--weights", default="random", metavar="FILE", help="of the student, to begin with (random)")
+    parser.add_argument("--weights", default="random", metavar="FILE", help="of the student, or a bundle (random)")
+    parser.add_argument(
+        "--captioner", default="none", metavar="RUN",
+        help="a training run that captions on the teacher's grid: the student learns what its sentences need (none)",
+    )  # fmt: skip
     parser.add_argument(
         "--growth", type=_growth, default=Settings.growth, metavar="SIZE:EPOCHS,...",
         help="smaller sizes to begin with (64:16,96:8,128:8)",
@@ -345,13 +382,17 @@ def main() -> int:
     out = args.out or Path("runs") / f"{args.student}_{args.size}"
     features = args.features or out.parent / "features"
     try:
-        settings = Settings(args.student, args.size, args.teacher, args.growth, weights=args.weights, mixed=args.mixed)
+        settings = Settings(
+            args.student, args.size, args.teacher, args.growth, weights=args.weights, mixed=args.mixed,
+            captioner=args.captioner,
+        )  # fmt: skip
         size = preprocessing_of(args.teacher, settings.teacher_size, settings.teacher_size)
         train, validation = (pixels_of(size, pictures_in(x), 0, features) for x in (args.pictures, args.validation))
         photos = np.asarray(train.rows[:: max(1, len(train.rows) // 128)], np.uint8)
         device = torch.device(args.device)
         teacher = Teacher(args.teacher, settings.teacher_size, args.teacher_weights, device, photos)
-        metrics = Distillation(settings, teacher, train, validation, out).run(args.epochs)
+        speaker = None if args.captioner == "none" else Speaker(Path(args.captioner), args.teacher, device)
+        metrics = Distillation(settings, teacher, train, validation, out, speaker).run(args.epochs)
     except (ValueError, FloatingPointError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2

@@ -112,19 +112,21 @@ def bleu(counts_NX: Tensor) -> float:
 
 
 @torch.no_grad()
-def sample(decoder: Decoder, grid_BPC: Tensor) -> Tensor:
-    """Draw SAMPLES captions of each picture: <start>, words, END, padding [B, K, T]; marks are never drawn.
+def sample(
+    decoder: Decoder, grid_BPC: Tensor, samples: int = SAMPLES, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw captions of each picture: <start>, words, END, padding [B, K, T]; marks are never drawn.
 
     A caption that has not ended after LONGEST words is ended there.
     """
     memory, state_BS = decoder.start(grid_BPC)
-    state_BKS = state_BS[:, None].expand(-1, SAMPLES, -1)
+    state_BKS = state_BS[:, None].expand(-1, samples, -1)
     words_BK = torch.full(state_BKS.shape[:2], START, device=grid_BPC.device)
     drawn = [words_BK]
     for t in range(LONGEST):
         log_probs_BKV, state_BKS, _ = decoder.step(torch.tensor(t, device=grid_BPC.device), words_BK, state_BKS, memory)
         log_probs_BKV[:, :, [PAD, START, UNKNOWN]] = -math.inf
-        next_B = torch.multinomial(log_probs_BKV.exp().flatten(0, 1).float(), 1)
+        next_B = torch.multinomial(log_probs_BKV.exp().flatten(0, 1).float(), 1, generator=generator)
         ended_BK = (words_BK == END) | (words_BK == PAD)
         words_BK = next_B.view_as(words_BK).masked_fill(ended_BK, PAD)
         drawn.append(words_BK)
@@ -132,6 +134,15 @@ def sample(decoder: Decoder, grid_BPC: Tensor) -> Tensor:
             break
     last_BK = torch.where((words_BK == END) | (words_BK == PAD), PAD, END)
     return torch.stack([*drawn, last_BK], dim=2)
+
+
+def longest_first(words_BKT: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Captions and lengths as Decoder.teach wants them, the order of pictures [B] and, in it, of captions [B, K]."""
+    lengths_BK = (words_BKT[:, :, 1:] != PAD).sum(dim=2)
+    order_B = lengths_BK.amax(dim=1).argsort(descending=True)
+    order_BK = lengths_BK.argsort(dim=1, descending=True)[order_B]
+    words_BKT = words_BKT[order_B].gather(1, order_BK[:, :, None].expand_as(words_BKT))
+    return words_BKT, lengths_BK[order_B].gather(1, order_BK), order_B, order_BK
 
 
 def sampled_batch(
@@ -147,14 +158,11 @@ def sampled_batch(
         ]
     )
     rewards_BK = rewards(counts_NX).view(words_BKT.shape[:2])
-    lengths_BK = (words_BKT[:, :, 1:] != PAD).sum(dim=2)
-    longest_BK = lengths_BK.argsort(dim=1, descending=True)
-    order_B = lengths_BK.amax(dim=1).argsort(descending=True)
-    weights_BK = advantages(rewards_BK).gather(1, longest_BK)[order_B]
-    words_BKT = words_BKT.gather(1, longest_BK[:, :, None].expand_as(words_BKT))[order_B]
+    words_BKT, lengths_BK, order_B, order_BK = longest_first(words_BKT)
+    weights_BK = advantages(rewards_BK)[order_B].gather(1, order_BK)
     pictures = [batch.pictures[b] for b in order_B.tolist()]
     images_B = batch.images_B[order_B.to(batch.images_B.device)]
-    samples = Batch(pictures, images_B, words_BKT.to(grid_BPC.device), lengths_BK.gather(1, longest_BK)[order_B])
+    samples = Batch(pictures, images_B, words_BKT.to(grid_BPC.device), lengths_BK)
     return samples, weights_BK.to(grid_BPC.device), bleu(counts_NX)
 
 
