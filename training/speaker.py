@@ -23,7 +23,7 @@ from torch.nn import functional
 from captioner.model.runs import network_of_run
 from training.reward import longest_first, sample
 
-SENTENCES = 2
+SENTENCES = 1
 """Drawn of each picture."""
 
 
