@@ -228,8 +228,8 @@ def test_the_student_grows_and_the_teacher_does_not(make, tmp_path):
     run = make(tmp_path, replace(SETTINGS, size=96, growth=((32, 1), (48, 2))))
     assert [run._size(epoch) for epoch in range(5)] == [32, 48, 48, 96, 96]
     for epoch in (0, 1, 4):
-        pixels_BHW3, maps = run._views(np.arange(3), epoch, 0)
-        assert (pixels_BHW3.shape, maps[-1].shape) == ((3, 64, 64, 3), (3, 1280, 2, 2))
+        pixels_BHW3, maps, said = run._views(np.arange(3), epoch, 0)
+        assert (pixels_BHW3.shape, maps[-1].shape, said) == ((3, 64, 64, 3), (3, 1280, 2, 2), None)
 
 
 @pytest.mark.parametrize(("name", "value"), [("crop", 1.5), ("mixed", -0.1), ("batch", 0), ("size", 16)])
