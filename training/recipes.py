@@ -256,7 +256,7 @@ def box_captions() -> Recipe:
     """
     recipe, model = flickr8k_attend(), teacher_captions().model
     model = replace(model, encoder=BOX_ENCODER, preprocessing=preprocessing_of(BOX_ENCODER, BOX_SIZE, BOX_SIZE))
-    return replace(recipe, model=model, epochs=10, views=5, batch_pictures=32)
+    return replace(recipe, model=model, epochs=10, views=5, batch_pictures=32, self_critical_epochs=5)
 
 
 def box_answers() -> Recipe:
