@@ -20,11 +20,12 @@ from eval.decoding import _begin, _context, decode, decode_ahead
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = Preprocessing(16, 16)
 RUNNING = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 from pathlib import Path
 from captioner.config import Preprocessing
 from eval.decoding import decode_ahead
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 ahead = decode_ahead([[Path(sys.argv[1])]] * 100, Preprocessing(16, 16), workers=2)
 next(ahead)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
