@@ -18,18 +18,19 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import yaml
+from PIL import Image
 
 from captioner.client import Client, ClientError, Tls
 from captioner.v1 import captioner_pb2 as pb
 from captioner.v1 import captioner_pb2_grpc
 from tests.running_server import failure, jpeg, reason, wait_until
-from tests.test_lifecycle import large
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION, CLOSED = ROOT / "services/deploy/haproxy.cfg", ROOT / "services/deploy/closed.yml"
@@ -274,11 +275,13 @@ def test_a_killed_replica_fails_no_call(proxy: Proxy, replicas: list[Replica]) -
 
 
 def test_a_stopped_proxy_finishes_what_it_has(proxy: Proxy, replicas: list[Replica]) -> None:
+    slow = BytesIO()
+    Image.new("RGB", (5000, 6000)).save(slow, "PNG", compress_level=1)  # read whole, unlike a JPEG
     another = Proxy(replicas)
     try:
         wait_until(lambda: another.serving() == 2, 30)
         with Client(another.target, timeout=30) as client, ThreadPoolExecutor(1) as pool:
-            call = pool.submit(client.caption, large(3))
+            call = pool.submit(client.caption, slow.getvalue())
             wait_until(lambda: admitted(replicas) == 1)
             another.process.send_signal(signal.SIGUSR1)
             assert call.result()
