@@ -213,7 +213,7 @@ def test_unreadable_pictures_are_left_out(pictures, weights, tmp_path):
     cache = pixels_of(PIXELS, pictures_in([folder]), 0, tmp_path / "features")
     run = Distillation(SETTINGS, Teacher("mobilenet_v2", 64, weights, torch.device("cpu")), cache, cache, tmp_path)
     assert run.usable == [1, 2]
-    assert sum(len(pixels_BHW3) for pixels_BHW3, _ in run.validation) == 2
+    assert sum(len(pixels_BHW3) for pixels_BHW3, *_ in run.validation) == 2
 
 
 def test_a_run_may_begin_with_the_weights_of_another(make, tmp_path):
@@ -313,7 +313,6 @@ def test_words_join_the_loss_and_the_metrics(make, spoken, tmp_path):
     losses = []
     for weight in (0.0, 100.0, 300.0):
         run = make(tmp_path / str(weight), replace(SETTINGS, captioner=str(spoken), word_weight=weight))
-        run.speaker = Speaker(spoken, "mobilenet_v2", torch.device("cpu"))
         losses.append(run._train_step(run._views(np.arange(4), 0, 0), 64, 0.0))
         assert run.validate(64)["val_words"] > 0.001
     assert losses[1] - losses[0] > 0.1

@@ -53,7 +53,7 @@ from training.views import drawn
 
 log = logging.getLogger(__name__)
 PHOTOS = 256
-"""Enough for the ranges and the statistics of a network."""
+"""Enough for the statistics of a network's maps."""
 
 
 @dataclass(frozen=True)
@@ -114,24 +114,23 @@ class Views(NamedTuple):
 class Distillation:
     """A run: the student, its optimizer, its average."""
 
-    def __init__(
-        self, settings: Settings, teacher: Teacher, train: PictureCache, validation: PictureCache, out: Path,
-        speaker: Speaker | None = None,
-    ):  # fmt: skip
+    def __init__(self, settings: Settings, teacher: Teacher, train: PictureCache, validation: PictureCache, out: Path):
         """The caches hold uint8 pixels of the teacher's size (training.features.pixels_of)."""
-        self.settings, self.teacher, self.train, self.out, self.speaker = settings, teacher, train, out, speaker
+        self.settings, self.teacher, self.train, self.out = settings, teacher, train, out
         self.usable = PictureSet(train.pictures, [train]).usable
+        self.sample = self.usable[:: max(1, len(self.usable) // PHOTOS)]
         self.before_fall = out / "before-fall"
         self.before_fall.mkdir(parents=True, exist_ok=True)
         self.device = teacher.device
         self.bfloat16 = has_bfloat16(self.device)
+        spoken = settings.captioner != "none"
+        self.speaker = Speaker(Path(settings.captioner), settings.teacher, self.device) if spoken else None
         torch.manual_seed(settings.seed)
         size = preprocessing_of(settings.teacher, settings.size, settings.size)
         folder = Path(settings.weights)
         student = Encoder(settings.student, size, "random" if folder.is_dir() else settings.weights)
         if folder.is_dir():
-            photos_BHW3 = torch.from_numpy(train.rows[self.usable[:: max(1, len(self.usable) // PHOTOS)]])
-            restore(student, folder, scaled(photos_BHW3, settings.size))
+            restore(student, folder, scaled(torch.from_numpy(train.rows[self.sample]), settings.size))
         channels = teacher.encoder.channels
         if student.channels != channels:
             raise ValueError(f"{settings.student} has {student.channels} channels, the teacher {channels}")
@@ -140,7 +139,7 @@ class Distillation:
         self.student.fine_tune_from("all")
         self.classifier = teacher.classifier
         whole = self._whole(validation, PictureSet(validation.pictures, [validation]).usable)
-        self.validation = [(pixels_BHW3, maps[-1].half()) for pixels_BHW3, maps in whole]
+        self.validation = [Views(pixels_BHW3, [maps[-1].half()], self._say(maps[-1], 0)) for pixels_BHW3, maps in whole]
         self.channel_weights = self._channel_weights()
         self.adapters = self._adapters()
         parameters = [*self.student.parameters(), *self.adapters.parameters()]
@@ -169,9 +168,8 @@ class Distillation:
 
     def _channel_weights(self) -> list[Tensor]:
         """Of each map that is compared: w_c."""
-        sample = self.usable[:: max(1, len(self.usable) // 256)]
         found = []
-        for maps in zip(*(maps for _, maps in self._whole(self.train, sample)), strict=True):
+        for maps in zip(*(maps for _, maps in self._whole(self.train, self.sample)), strict=True):
             variance_C = torch.cat(maps).transpose(0, 1).flatten(1).var(1)
             found.append(1 / (variance_C + variance_C.mean().clamp(min=1e-6)))
         return found
@@ -201,11 +199,11 @@ class Distillation:
             started, saved, losses = time.monotonic(), time.monotonic(), []
             bar = tqdm(total=self.steps_an_epoch, initial=first, desc=f"epoch {epoch + 1}/{epochs}", leave=False)
             size = self._size(epoch)
-            for view in self._batches(epoch, first):
+            for views in self._batches(epoch, first):
                 if self.step == total - fall:
                     checkpoint.save(self.before_fall, self.step, self._state(0))
                 rate = min((self.step + 1) / self.settings.warmup_steps, (total - self.step) / fall, 1.0)
-                losses.append(self._train_step(view, size, rate))
+                losses.append(self._train_step(views, size, rate))
                 self.step += 1
                 bar.update()
                 bar.set_postfix(loss=f"{losses[-1]:.3f}")
@@ -240,8 +238,10 @@ class Distillation:
         size, crop, mixed = self.settings.teacher_size, self.settings.crop, self.settings.mixed
         pixels_BHW3 = torch.from_numpy(drawn(self.train.rows[positions], size, random, crop, mixed))
         told = self._tell(pixels_BHW3)
-        said = self.speaker.say(told[-1], int(random.integers(2**31))) if self.speaker else None
-        return Views(pixels_BHW3, told, said)
+        return Views(pixels_BHW3, told, self._say(told[-1], int(random.integers(2**31))))
+
+    def _say(self, map_BChw: Tensor, seed: int) -> Said | None:
+        return self.speaker.say(map_BChw, seed) if self.speaker else None
 
     def _train_step(self, views: Views, size: int, rate: float) -> float:
         for group in self.optimizer.param_groups:
@@ -295,11 +295,11 @@ class Distillation:
         self.student.eval()
         names = ("val_grid", "val_kl", "val_same_class", *(["val_words"] if self.speaker else []))
         sums, count = np.zeros(len(names)), 0
-        for pixels_BHW3, map_BCHW in self.validation:
+        for pixels_BHW3, (map_BCHW,), said in self.validation:
             map_BChw = self.student.feature_map(scaled(pixels_BHW3.to(self.device), size))
             losses = [*self._losses(map_BChw, map_BCHW)]
-            if self.speaker:
-                losses.append(self.speaker.loss(map_BChw, self.speaker.say(map_BCHW.float(), 0)))
+            if self.speaker and said:
+                losses.append(self.speaker.loss(map_BChw, said))
             sums += len(pixels_BHW3) * np.array([float(x) for x in losses])
             count += len(pixels_BHW3)
         self.student.load_state_dict(own)
@@ -404,8 +404,7 @@ def main() -> int:
         photos = np.asarray(train.rows[:: max(1, len(train.rows) // 128)], np.uint8)
         device = torch.device(args.device)
         teacher = Teacher(args.teacher, settings.teacher_size, args.teacher_weights, device, photos)
-        speaker = None if args.captioner == "none" else Speaker(Path(args.captioner), args.teacher, device)
-        metrics = Distillation(settings, teacher, train, validation, out, speaker).run(args.epochs)
+        metrics = Distillation(settings, teacher, train, validation, out).run(args.epochs)
     except (ValueError, FloatingPointError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
