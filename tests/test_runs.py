@@ -10,7 +10,8 @@ import torch
 from captioner.config import ModelConfig, Preprocessing, SearchOptions
 from captioner.model import export
 from captioner.model.network import Network
-from captioner.model.runs import joined, network_of_run
+from captioner.model.runs import joined, network_of_run, take_heads
+from captioner.vocabulary import Vocabulary
 from tests.conftest import TINY, TINY_ANSWERER, TINY_WORDS, tiny_network, tiny_photos
 
 ANSWERS_ALONE = replace(TINY, captions=False, answerer=TINY_ANSWERER)
@@ -72,3 +73,28 @@ def test_two_runs_on_one_encoder_become_one_network():
 def test_runs_that_do_not_fit(first, second, message):
     with pytest.raises(ValueError, match=message):
         joined(tiny_network(first), TINY_WORDS, tiny_network(second, seed=1), TINY_WORDS)
+
+
+@pytest.mark.parametrize("config", [TINY, ANSWERS_ALONE, replace(TINY, answerer=TINY_ANSWERER)])
+def test_a_network_begins_with_another_runs_heads_on_its_own_encoder(tmp_path, config):
+    theirs = write_run(tmp_path, config)
+    network = tiny_network(replace(TINY, answerer=TINY_ANSWERER), seed=1)
+    before = {name: value.clone() for name, value in network.state().items()}
+    take_heads(network, TINY_WORDS, tmp_path)
+    given = {name: value for name, value in theirs.state().items() if not name.startswith("encoder.")}
+    torch.testing.assert_close(network.state(), {**before, **given}, rtol=0, atol=0)
+
+
+def test_heads_that_do_not_fit(tmp_path):
+    write_run(tmp_path, TINY)
+    network = tiny_network(TINY)
+    others = replace(TINY_WORDS, captions=Vocabulary([*TINY_WORDS.captions.words[:-1], "zebra"]))
+    with pytest.raises(ValueError, match=f"captioner of {tmp_path} knows other words"):
+        take_heads(network, others, tmp_path)
+    with pytest.raises(ValueError, match=f"heads of {tmp_path} have other sizes: .*shape"):
+        take_heads(tiny_network(replace(TINY, hidden_size=TINY.hidden_size + 1)), TINY_WORDS, tmp_path)
+    with pytest.raises(ValueError, match="has neither a captioner nor an answerer"):
+        take_heads(tiny_network(ANSWERS_ALONE), TINY_WORDS, tmp_path)
+    write_run(tmp_path, ANSWERS_ALONE)
+    with pytest.raises(ValueError, match=f"answerer of {tmp_path} knows other words or answers"):
+        take_heads(tiny_network(ANSWERS_ALONE), replace(TINY_WORDS, answers=("no",)), tmp_path)

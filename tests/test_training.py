@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from captioner.model.network import Network
 from captioner.vocabulary import Vocabulary
@@ -16,6 +17,7 @@ from eval.metrics import METRICS
 from tests.conftest import ROOT
 from tests.tiny_training import STEPS, metrics, run, tiny, tiny_frozen
 from training import loop, recipes
+from training.loop import Places, fit
 from training.recipes import RECIPES, Recipe
 
 
@@ -41,6 +43,18 @@ def test_a_finished_run_is_not_trained_again(straight, tiny_data, monkeypatch):
     out, best = straight
     monkeypatch.setattr(loop._Run, "_train_step", lambda *_: pytest.fail("a step was made"))
     assert run(tiny(), tiny_data, out) == best
+
+
+def test_a_run_begins_with_the_captioner_of_another(straight, tiny_data, tmp_path):
+    out, _ = straight
+    begun = replace(tiny(), epochs=1, self_critical_epochs=0, learning_rate=0.0, encoder_learning_rate=0.0)
+    fit(begun, Places(tiny_data, tmp_path, tmp_path / "features", heads=out), torch.device("cpu"))
+    first, kept = (load_file(folder / "best.safetensors") for folder in (tmp_path, out))
+    words = "decoder.embed.weight"
+    torch.testing.assert_close(first[words], kept[words])
+    assert json.loads((tmp_path / "run.json").read_text())["heads"] == str(out)
+    with pytest.raises(ValueError, match="was trained with another heads"):
+        fit(begun, Places(tiny_data, tmp_path, tmp_path / "features"), torch.device("cpu"))
 
 
 def test_another_recipe_in_the_same_folder_is_refused(straight, tiny_data):

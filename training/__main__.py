@@ -30,6 +30,9 @@ def main() -> int:
         default="random",
         help='"random", "torchvision", "torchvision:NAME", a weights file, or best.safetensors of a run',
     )
+    parser.add_argument(
+        "--heads", type=Path, metavar="RUN", help="a run whose captioner or answerer is what training begins with"
+    )
     process = os.environ.get("LOCAL_RANK", "0")  # set by torchrun: a GPU for each process
     parser.add_argument("--device", default=f"cuda:{process}" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -46,7 +49,7 @@ def main() -> int:
         draw_splits(args.data)
     elif args.data is None:
         parser.error(f"--data is needed: the folder with {(recipe.train or recipe.train_questions[0]).annotations}")
-    places = Places(args.data, out, args.features or out.parent / "features", args.encoder_weights)
+    places = Places(args.data, out, args.features or out.parent / "features", args.encoder_weights, args.heads)
     try:
         recipe = recipe if args.answerer is None else with_answerer(recipe, args.answerer)
         best = fit(recipe, places, torch.device(args.device), args.checkpoint_seconds)

@@ -30,6 +30,7 @@ from captioner.lexicon import Lexicon
 from captioner.model.calibration import QUESTIONS
 from captioner.model.export import EXAMPLE_QUESTIONS
 from captioner.model.network import Network
+from captioner.model.runs import take_heads
 from training import checkpoint
 from training.average import follow
 from training.calibrate import calibrate
@@ -58,6 +59,8 @@ class Places:
     """Memory maps of pictures, shared by runs."""
     encoder_weights: str = "random"
     """See captioner.model.encoder.Encoder."""
+    heads: Path | None = None
+    """A run whose captioner and answerer, as far as the recipe has them, are what training begins with."""
 
 
 def fit(recipe: Recipe, places: Places, device: torch.device, checkpoint_seconds: float = 60.0) -> dict[str, float]:
@@ -73,6 +76,8 @@ def fit(recipe: Recipe, places: Places, device: torch.device, checkpoint_seconds
         lexicon = lexicon_of(recipe, data)
         torch.manual_seed(recipe.seed)
         network = Network(recipe.model, encoder_weights=places.encoder_weights, **lexicon.sizes).to(device)
+        if places.heads is not None:
+            take_heads(network, lexicon, places.heads)
         pictures = pictures_of(data.captions, data.questions)
         if places.encoder_weights == "random":
             calibrate(network.encoder, recipe.model.preprocessing, pictures)
@@ -157,6 +162,7 @@ class _Run:
                 repr((lexicon.captions.words, lexicon.questions.words, lexicon.answers)).encode()
             ).hexdigest(),
             "encoder_weights": places.encoder_weights,
+            "heads": None if places.heads is None else str(places.heads),
             "encoder": encoder_digest(network.encoder, recipe.model.preprocessing),
             "grid": list(network.grid),
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captioner.config import ModelConfig
 from captioner.lexicon import Lexicon
@@ -26,6 +27,29 @@ def network_of_run(run: Path) -> tuple[Network, Lexicon, dict[str, Any]]:
     except FileNotFoundError as e:
         raise ValueError(f"{run} is not a training run with a finished epoch: {e.filename} is missing") from e
     return Network.load(config, run / "best.safetensors", **lexicon.sizes), lexicon, settings
+
+
+def take_heads(network: Network, lexicon: Lexicon, run: Path) -> None:
+    """Give a network the captioner and the answerer of a training run, as far as both have them; the encoder stays.
+
+    ValueError if a head's words or sizes are others, or if there is no such head.
+    """
+    other, theirs, _ = network_of_run(run)
+    heads: dict[str, Tensor] = {}
+    if network.config.captions and other.config.captions:
+        if theirs.captions.words != lexicon.captions.words:
+            raise ValueError(f"the captioner of {run} knows other words than those of this data")
+        heads |= {name: value for name, value in other.state().items() if name.startswith("decoder.")}
+    if network.answerer is not None and other.answerer is not None:
+        if (theirs.questions.words, theirs.answers) != (lexicon.questions.words, lexicon.answers):
+            raise ValueError(f"the answerer of {run} knows other words or answers than those of this data")
+        heads |= {name: value for name, value in other.state().items() if name.startswith("answerer.")}
+    if not heads:
+        raise ValueError(f"{run} has neither a captioner nor an answerer to begin with here")
+    try:
+        network.load_state({**network.state(), **heads})
+    except RuntimeError as e:
+        raise ValueError(f"the heads of {run} have other sizes: {str(e).splitlines()[-1].strip()}") from e
 
 
 def joined(
