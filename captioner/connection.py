@@ -15,6 +15,7 @@ import grpc
 
 from captioner.client_calls import MESSAGE_BYTES, check_timeout
 from captioner.client_messages import ClientError
+from captioner.throttle import THROTTLED, Throttle
 
 SERVICE_CONFIG = {
     "methodConfig": [
@@ -33,6 +34,8 @@ SERVICE_CONFIG = {
 }
 LONGEST_BACKOFF_MS = 5000
 """After so long a lost server is looked for again; gRPC's own two minutes keep a restarted one idle."""
+HELD_BACK_SECONDS = 1.0
+"""After which a call that was not sent may be tried again."""
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -72,6 +75,10 @@ class Connection:
     """Seconds that a call may take, all attempts together."""
     retry_when_full: bool = False
     """Whether a call that a full server refuses waits as long as the server says, and tries again."""
+    throttle: float | None = None
+    """How many calls are sent for each that the servers take, at least 1, once they refuse many for want of room; the
+    others fail here at once, as THROTTLED (captioner.throttle). None sends all; 2 is usual.
+    """
     tls: Tls | None = None
     """None connects in the clear."""
     token: str | None = field(default=None, repr=False)
@@ -108,6 +115,14 @@ class Connection:
         """What goes with a call."""
         token = () if self.token is None else (("authorization", f"Bearer {self.token}"),)
         return (("x-request-id", request_id), *token)
+
+    def held_back(self, throttle: Throttle, request_id: str) -> ClientError | None:
+        """Why the next call is not sent; None if it is."""
+        if not throttle.refuses():
+            return None
+        message = "not sent: the server has refused too many calls of late"
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+        return ClientError(code, THROTTLED, message, retry_after=HELD_BACK_SECONDS, request_id=request_id)
 
     def wait_before_retry(self, error: ClientError, left: float) -> float | None:
         """Seconds to wait before the call is tried again, or None to give up; left: until its deadline."""

@@ -118,7 +118,9 @@ def _callers(given: argparse.Namespace, servers: list[str]) -> Callers:
     tls = Tls(given.tls_ca, given.tls_certificate, given.tls_key) if wanted else None
     token = None if given.token_file is None else given.token_file.read_text(encoding="utf-8").strip()
     asking = Asking(given.beam_size, given.question, given.model)
-    return Callers(servers, Photos(read_photos(given.photos, given.size)), asking, given.channels, tls, token)
+    return Callers(
+        servers, Photos(read_photos(given.photos, given.size)), asking, given.channels, tls, token, given.throttle
+    )
 
 
 async def _about(given: argparse.Namespace, callers: Callers) -> dict[str, Any]:
@@ -129,6 +131,7 @@ async def _about(given: argparse.Namespace, callers: Callers) -> dict[str, Any]:
     return {
         "model": f"{model.name}@{model.version} {model.precision}",
         "beam_size": given.beam_size,
+        "throttle": given.throttle,
         "photos": len(callers.photos.jpegs),
         "mean_photo_bytes": sum(map(len, callers.photos.jpegs)) / len(callers.photos.jpegs),
         "size": given.size,
@@ -179,6 +182,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--question", default="what is this?", help="of callers who ask (%(default)s)")
     add("--model", default="", help="its name, if it is not the server's first")
     add("--channels", type=int, default=2, help="connections to each server (%(default)s)")
+    add(
+        "--throttle", type=float, metavar="K", help="hold calls back as a client does: captioner/throttle.py (send all)"
+    )
     add("--token-file", type=Path, metavar="FILE", help="holds the token that the server asks for")
     add("--tls", action="store_true", help="encrypt; any known authority may vouch for the server")
     add("--tls-ca", type=Path, metavar="FILE", help="encrypt; only these authorities may (PEM)")

@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 
 from captioner.client_calls import MESSAGE_BYTES
 from captioner.connection import Tls
+from captioner.throttle import THROTTLED, Throttle
 from captioner.v1 import captioner_pb2 as pb
 from services.load.photos import Photos
 from services.load.records import NOT_SENT, STAGES, Ended
@@ -56,8 +57,10 @@ class Callers:
         channels: int = 2,
         tls: Tls | None = None,
         token: str | None = None,
+        throttle: float | None = None,
     ):
-        """servers: HOST:PORT each; channels: connections to each."""
+        """servers: HOST:PORT each; channels: connections to each; throttle: see captioner.throttle."""
+        self._throttle = Throttle(throttle)
         self.photos, self.asking = photos, asking or Asking()
         self._metadata = () if token is None else (("authorization", f"Bearer {token}"),)
         self._random, self._usual = Random(0), USUAL_SECONDS
@@ -126,10 +129,14 @@ class Callers:
     async def _send(self, method: Any, request: bytes, read: Callable[[bytes], Ended], until: float) -> Ended:
         if (left := until - monotonic()) <= 0:
             return Ended(NOT_SENT, "LATE")
+        if self._throttle.refuses():
+            return Ended("RESOURCE_EXHAUSTED", THROTTLED)
         try:
-            return read(await method(request, timeout=left, metadata=self._metadata))
+            ended = read(await method(request, timeout=left, metadata=self._metadata))
         except grpc.aio.AioRpcError as error:
-            return Ended(error.code().name, _reason(error))
+            ended = Ended(error.code().name, _reason(error))
+        self._throttle.ended(ended.reason)
+        return ended
 
     async def _send_slowly(self, until: float) -> Ended:
         """The first picture that fails is what the call ended with."""
