@@ -22,7 +22,7 @@ from captioner.model.encoder import Encoder, classifier, preprocessing_of
 from captioner.model.network import Network
 from captioner.vocabulary import MARKS, Vocabulary
 from tests.conftest import TINY, tiny_photos
-from training.distill import Distillation, Settings, _distance, scaled
+from training.distillation import Distillation, Settings, _distance, scaled
 from training.features import pixels_of
 from training.speaker import Speaker
 from training.teacher import Teacher, last_of_each_grid, pictures_in
