@@ -405,6 +405,18 @@ def test_a_full_server_s_refusals_are_counted_with_their_reason(tiny_bundle: Pat
     assert figures["latency_ms"] is None
 
 
+def test_a_full_server_is_spared_calls_if_asked_for(tiny_bundle: Path, folder: Path) -> None:
+    arguments = ["--photos", str(folder), "--rate", "100", "--seconds", "1", "--warm", "0", "--out", str(folder)]
+    with running(tiny_bundle) as server:
+        server.server.admission.admitted = server.server.admission.max_queue
+        main(["run", "--server", server.target, "--throttle", "2", "--no-plot", *arguments])
+        server.server.admission.admitted = 0
+    endings = json.loads((folder / "run.json").read_text())["kinds"]["good"]["endings"]
+    sent, held = (endings[f"RESOURCE_EXHAUSTED {reason}"] for reason in ("QUEUE_FULL", "THROTTLED"))
+    assert sent + held == 100
+    assert held > sent >= 10
+
+
 def test_a_bad_option_is_one_sentence(folder: Path) -> None:
     arguments = ["--photos", str(folder), "--rate", "1", "--seconds", "1", "--out", str(folder)]
     with pytest.raises(SystemExit, match=r"error: the mix"):
