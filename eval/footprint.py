@@ -27,8 +27,7 @@ from captioner import sharing
 from captioner.atomic import write_json
 from captioner.bundle import Bundle
 from captioner.engine import engine_name, usable_cores
-from eval.results import commit
-from eval.speed import busy, generated_photo
+from eval.speed import about, busy, generated_photo
 
 WARM = 21
 """Captions, and answers, in a process after the first."""
@@ -93,19 +92,11 @@ def main(args: argparse.Namespace) -> None:
     load = busy()
     report = {
         **footprint(bundle, photo, threads, args.repeats),
-        "repeats": args.repeats,
         "warm": WARM,
-        "threads": threads,
-        "photo": args.photo.name if args.photo else "generated JPEG, 640 x 480",
-        "bundle": bundle.name,
-        "bundle_version": bundle.version,
         "beam_size": bundle.search.beam_size if bundle.model.captions else None,
         "engine": engine_name(),
         "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": load,
-        "commit": commit(),
+        **about(bundle, args.photo, threads, args.repeats, load),
     }
     print(footprint_line(report))
     if args.out:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -30,8 +29,8 @@ from captioner import sharing
 from captioner.atomic import write_json
 from captioner.captioner import Captioner
 from captioner.engine import engine_name
-from eval.results import commit, table
-from eval.speed import busy, generated_photo
+from eval.results import table
+from eval.speed import about, busy, generated_photo
 
 OURS = "captioner"
 BEAM_SIZE, WORDS = 7, 20
@@ -79,17 +78,9 @@ def main(args: argparse.Namespace) -> None:
         **compare(times, words),
         "beam_size": BEAM_SIZE,
         "max_words": WORDS,
-        "repeats": args.repeats,
-        "threads": args.threads,
-        "photo": args.photo.name if args.photo else "generated JPEG, 640 x 480",
-        "bundle": bundle.name,
-        "bundle_version": bundle.version,
         "engine": engine_name(),
         "versions": versions,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": load,
-        "commit": commit(),
+        **about(bundle, args.photo, args.threads, args.repeats, load),
     }
     print(peers_table(report))
     if args.out:

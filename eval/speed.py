@@ -32,7 +32,7 @@ from PIL import Image
 
 from captioner import sharing
 from captioner.atomic import write_json
-from captioner.bundle import Precision
+from captioner.bundle import Bundle, Precision
 from captioner.captioner import Captioner
 from captioner.config import SearchOptions
 from captioner.memory import GridMemory
@@ -68,19 +68,13 @@ def main(args: argparse.Namespace) -> None:
     photo = args.photo.read_bytes() if args.photo else generated_photo()
     captioners = {p: Captioner.load(bundle, precision=p, threads=args.threads) for p in bundle.precisions}
     load = busy()
-    about = {
-        "photo": args.photo.name if args.photo else "generated JPEG, 640 x 480",
-        "threads": args.threads,
-        "repeats": args.repeats,
-        "bundle": bundle.name,
-        "bundle_version": bundle.version,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": load,
-        "commit": commit(),
-    }
+    circumstances = about(bundle, args.photo, args.threads, args.repeats, load)
     if args.question is not None:
-        report = {"question": args.question, **question_times(captioners, photo, args.question, args.repeats), **about}
+        report = {
+            "question": args.question,
+            **question_times(captioners, photo, args.question, args.repeats),
+            **circumstances,
+        }
         print(question_table(report))
         if args.out:
             write_json(args.out, report)
@@ -101,7 +95,7 @@ def main(args: argparse.Namespace) -> None:
         "beam_size": BEAM_SIZE,
         "max_words": options.max_words,
         "length_power": options.length_power,
-        **about,
+        **circumstances,
     }
     print(speed_table(medians, peer))
     if why_not:
@@ -117,6 +111,21 @@ def busy() -> float | None:
     if load is not None and load > 0.5:
         warn(f"the machine is busy (load {load:.1f}): neither the times nor the ratio are to be quoted")
     return load
+
+
+def about(bundle: Bundle, photo: Path | None, threads: int, repeats: int, load: float | None) -> dict[str, Any]:
+    """What a measurement was made with; photo: None for the generated one."""
+    return {
+        "photo": photo.name if photo else "generated JPEG, 640 x 480",
+        "threads": threads,
+        "repeats": repeats,
+        "bundle": bundle.name,
+        "bundle_version": bundle.version,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load_before": load,
+        "commit": commit(),
+    }
 
 
 def question_times(
