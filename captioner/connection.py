@@ -77,7 +77,7 @@ class Connection:
     """Whether a call that a full server refuses waits as long as the server says, and tries again."""
     throttle: float | None = None
     """How many calls are sent for each that the servers take, at least 1, once they refuse many for want of room; the
-    others fail here at once, as THROTTLED (captioner.throttle). None sends all; 2 is usual.
+    others fail here at once, as THROTTLED (captioner.throttle). None sends all; try 1.5.
     """
     tls: Tls | None = None
     """None connects in the clear."""
