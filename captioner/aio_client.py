@@ -28,7 +28,6 @@ from captioner.client_messages import AnswerReply, CaptionReply, ClientError, Fi
 from captioner.client_stream import Outcome, Photos, Sent, keyed_async
 from captioner.config import at_least
 from captioner.connection import Connection, Tls
-from captioner.throttle import Throttle
 from captioner.v1 import captioner_pb2_grpc
 
 __all__ = ["AsyncClient"]
@@ -57,7 +56,6 @@ class AsyncClient:
     ):
         """Connect at the first call. The arguments are explained at Connection."""
         self.connection = Connection(target, timeout, retry_when_full, throttle, tls, token)
-        self._throttle = Throttle(throttle)
         self._channel = self.connection.open(grpc.aio)
         self._stub: Any = captioner_pb2_grpc.CaptionServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -177,19 +175,14 @@ class AsyncClient:
         deadline = monotonic() + (call.timeout or self.connection.timeout)
         method, metadata = getattr(self._stub, call.method), self.connection.metadata(call.request_id)
         while True:
-            error = self.connection.held_back(self._throttle, call.request_id)
-            if error is None:
-                try:
+            try:
+                with self.connection.attempt(call.request_id):
                     response = await method(call.request, timeout=deadline - monotonic(), metadata=metadata)
-                    self._throttle.ended("")
-                    return call.read(response, call.request_id)
-                except grpc.RpcError as e:
-                    error = client_error(e, call.request_id)
-                    error.__cause__ = e
-                    self._throttle.ended(error.reason)
-            pause = self.connection.wait_before_retry(error, deadline - monotonic())
-            if pause is None:
-                raise error
+                return call.read(response, call.request_id)
+            except ClientError as error:
+                pause = self.connection.wait_before_retry(error, deadline - monotonic())
+                if pause is None:
+                    raise
             await asyncio.sleep(pause)
 
 

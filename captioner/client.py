@@ -37,7 +37,6 @@ from captioner.client_messages import (
 from captioner.client_stream import Outcome, Photos, Sent, keyed
 from captioner.config import at_least
 from captioner.connection import Connection, Tls
-from captioner.throttle import Throttle
 from captioner.v1 import captioner_pb2_grpc
 
 __all__ = [
@@ -74,7 +73,6 @@ class Client:
     ):
         """Connect at the first call. The arguments are explained at Connection."""
         self.connection = Connection(target, timeout, retry_when_full, throttle, tls, token)
-        self._throttle = Throttle(throttle)
         self._channel = self.connection.open(grpc)
         self._stub: Any = captioner_pb2_grpc.CaptionServiceStub(self._channel)  # type: ignore[no-untyped-call]
 
@@ -136,19 +134,14 @@ class Client:
         deadline = monotonic() + (call.timeout or self.connection.timeout)
         method, metadata = getattr(self._stub, call.method), self.connection.metadata(call.request_id)
         while True:
-            error = self.connection.held_back(self._throttle, call.request_id)
-            if error is None:
-                try:
+            try:
+                with self.connection.attempt(call.request_id):
                     response = method(call.request, timeout=deadline - monotonic(), metadata=metadata)
-                    self._throttle.ended("")
-                    return call.read(response, call.request_id)
-                except grpc.RpcError as e:
-                    error = client_error(e, call.request_id)
-                    error.__cause__ = e
-                    self._throttle.ended(error.reason)
-            pause = self.connection.wait_before_retry(error, deadline - monotonic())
-            if pause is None:
-                raise error
+                return call.read(response, call.request_id)
+            except ClientError as error:
+                pause = self.connection.wait_before_retry(error, deadline - monotonic())
+                if pause is None:
+                    raise
             sleep(pause)
 
     def _caption_many(

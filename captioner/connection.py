@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import uniform
@@ -14,7 +15,7 @@ from typing import Any
 import grpc
 
 from captioner.client_calls import MESSAGE_BYTES, check_timeout
-from captioner.client_messages import ClientError
+from captioner.client_messages import ClientError, client_error
 from captioner.throttle import THROTTLED, Throttle
 
 SERVICE_CONFIG = {
@@ -83,11 +84,13 @@ class Connection:
     """None connects in the clear."""
     token: str | None = field(default=None, repr=False)
     """Sent with every call. Without TLS, whoever listens reads it."""
+    _throttle: Throttle = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.target:
             raise ValueError("the target is empty, it must be HOST:PORT")
         check_timeout(self.timeout)
+        object.__setattr__(self, "_throttle", Throttle(self.throttle))
         if self.token is not None and not _TOKEN.fullmatch(self.token):
             raise ValueError("the token must be printable ASCII without spaces")
 
@@ -116,13 +119,20 @@ class Connection:
         token = () if self.token is None else (("authorization", f"Bearer {self.token}"),)
         return (("x-request-id", request_id), *token)
 
-    def held_back(self, throttle: Throttle, request_id: str) -> ClientError | None:
-        """Why the next call is not sent; None if it is."""
-        if not throttle.refuses():
-            return None
-        message = "not sent: the server has refused too many calls of late"
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED
-        return ClientError(code, THROTTLED, message, retry_after=HELD_BACK_SECONDS, request_id=request_id)
+    @contextmanager
+    def attempt(self, request_id: str) -> Iterator[None]:
+        """Around one attempt of a call: ClientError where it is held back, or for what gRPC raises."""
+        if self._throttle.refuses():
+            message = "not sent: the server has refused too many calls of late"
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            raise ClientError(code, THROTTLED, message, retry_after=HELD_BACK_SECONDS, request_id=request_id)
+        try:
+            yield
+        except grpc.RpcError as e:
+            error = client_error(e, request_id)
+            self._throttle.ended(error.reason)
+            raise error from e
+        self._throttle.ended("")
 
     def wait_before_retry(self, error: ClientError, left: float) -> float | None:
         """Seconds to wait before the call is tried again, or None to give up; left: until its deadline."""

@@ -129,11 +129,11 @@ def test_held_back_calls_are_tried_again_if_asked_to(monkeypatch: pytest.MonkeyP
     planned = Planned(*[SERVER_FULL] * 5)
     with listening(planned) as target, Client(target, retry_when_full=True, throttle=1.0) as client:
         draws = cycle([1.0, 0.0])  # every other attempt is sent, the others only if nothing was refused
-        client._throttle._draw = lambda: next(draws)
+        client.connection._throttle._draw = lambda: next(draws)
         assert client.caption(b"photo")[0].text == "5"
     assert planned.calls == 6
     assert next(draws) == 0.0
-    assert client._throttle._wanted > 8  # five were held back
+    assert client.connection._throttle._wanted > 8  # five were held back
 
 
 def test_other_failures_hold_nothing_back() -> None:

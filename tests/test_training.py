@@ -17,7 +17,6 @@ from eval.metrics import METRICS
 from tests.conftest import ROOT
 from tests.tiny_training import STEPS, metrics, run, tiny, tiny_frozen
 from training import loop, recipes
-from training.loop import Places, fit
 from training.recipes import RECIPES, Recipe
 
 
@@ -48,13 +47,13 @@ def test_a_finished_run_is_not_trained_again(straight, tiny_data, monkeypatch):
 def test_a_run_begins_with_the_captioner_of_another(straight, tiny_data, tmp_path):
     out, _ = straight
     begun = replace(tiny(), epochs=1, self_critical_epochs=0, learning_rate=0.0, encoder_learning_rate=0.0)
-    fit(begun, Places(tiny_data, tmp_path, tmp_path / "features", heads=out), torch.device("cpu"))
+    run(begun, tiny_data, tmp_path, heads=out)
     first, kept = (load_file(folder / "best.safetensors") for folder in (tmp_path, out))
     words = "decoder.embed.weight"
     torch.testing.assert_close(first[words], kept[words])
     assert json.loads((tmp_path / "run.json").read_text())["heads"] == str(out)
     with pytest.raises(ValueError, match="was trained with another heads"):
-        fit(begun, Places(tiny_data, tmp_path, tmp_path / "features"), torch.device("cpu"))
+        run(begun, tiny_data, tmp_path)
 
 
 def test_another_recipe_in_the_same_folder_is_refused(straight, tiny_data):

@@ -79,10 +79,12 @@ def draw(folder: Path, pictures: dict[str, int] = PICTURES) -> Path:
     return folder
 
 
-def run(recipe: Recipe, data: Path, out: Path, checkpoint_seconds: float = 0.0) -> dict[str, float]:
+def run(
+    recipe: Recipe, data: Path, out: Path, checkpoint_seconds: float = 0.0, heads: Path | None = None
+) -> dict[str, float]:
     """Train on the CPU with one thread; features lie in the run's folder."""
     torch.set_num_threads(1)
-    return fit(recipe, Places(data, out, out / "features"), torch.device("cpu"), checkpoint_seconds)
+    return fit(recipe, Places(data, out, out / "features", heads=heads), torch.device("cpu"), checkpoint_seconds)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

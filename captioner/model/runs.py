@@ -39,11 +39,11 @@ def take_heads(network: Network, lexicon: Lexicon, run: Path) -> None:
     if network.config.captions and other.config.captions:
         if theirs.captions.words != lexicon.captions.words:
             raise ValueError(f"the captioner of {run} knows other words than those of this data")
-        heads |= {name: value for name, value in other.state().items() if name.startswith("decoder.")}
+        heads |= _head(other, "decoder")
     if network.answerer is not None and other.answerer is not None:
         if (theirs.questions.words, theirs.answers) != (lexicon.questions.words, lexicon.answers):
             raise ValueError(f"the answerer of {run} knows other words or answers than those of this data")
-        heads |= {name: value for name, value in other.state().items() if name.startswith("answerer.")}
+        heads |= _head(other, "answerer")
     if not heads:
         raise ValueError(f"{run} has neither a captioner nor an answerer to begin with here")
     try:
@@ -68,6 +68,9 @@ def joined(
     config = replace(captions.config, answerer=answers.config.answerer)
     words, questions = len(lexicon.captions), len(lexicon.questions)
     network = Network(config, words, question_words=questions, answers=len(lexicon.answers))
-    answerer = {name: value for name, value in answers.state().items() if name.startswith("answerer.")}
-    network.load_state({**captions.state(), **answerer})
+    network.load_state({**captions.state(), **_head(answers, "answerer")})
     return network.eval(), lexicon
+
+
+def _head(network: Network, name: str) -> dict[str, Tensor]:
+    return {key: value for key, value in network.state().items() if key.startswith(f"{name}.")}
