@@ -9,7 +9,8 @@ A cluster's own token is given to Ray in RAY_AUTH_TOKEN. SIGTERM is for this pro
 - Batches are made by services.engine inside a replica, of all methods and callers. serve.batch is not used: it knows
   one method, and neither deadlines nor cancelled calls. Ray lets twice max_queue calls in, so that the replica's own
   rule refuses first, with RetryInfo; the calls of a proxy that find no replica at all wait, --max-waiting at most.
-- Between --min-replicas and --max-replicas Ray aims at max_batch calls in each: full runs, and none that only wait.
+- Between --min-replicas and --max-replicas Ray aims at --max-batch calls in each: full runs, and none that only wait.
+  It counts them over 30 s, and needs to see more for --upscale-delay, fewer for --downscale-delay.
 - Deadlines, cancelled calls, retries and errors are those of the plain server (services.proxy). A lost replica's calls
   fail with UNAVAILABLE, which captioner.client tries again; Ray replaces it.
 - grpc.health.v1 Check answers SERVING if the proxy reaches a replica; a replica whose models do not answer is replaced.
@@ -74,6 +75,10 @@ class ClusterSettings:
     """Of /-/healthz, over HTTP."""
     min_replicas: int = 1
     max_replicas: int = 1
+    upscale_delay_seconds: float = 30.0
+    """That the replicas must have too many calls before there are more of them."""
+    downscale_delay_seconds: float = 600.0
+    """That they must have too few calls before there are fewer."""
     max_waiting: int = 64
     """Calls that wait in a proxy for a replica; one more is refused."""
     tokens_file: Path | None = None
@@ -85,6 +90,8 @@ class ClusterSettings:
         for name in ("min_replicas", "max_waiting"):
             at_least(name, getattr(self, name), 1)
         at_least("max_replicas", self.max_replicas, self.min_replicas)
+        for name in ("upscale_delay_seconds", "downscale_delay_seconds"):
+            at_least(name, getattr(self, name), 0)
         if self.num_cpus is not None:
             at_least("num_cpus", self.num_cpus, 1)
 
@@ -103,6 +110,8 @@ def application(bundles: Sequence[Path], engine: EngineSettings, settings: Clust
             "min_replicas": settings.min_replicas,
             "max_replicas": settings.max_replicas,
             "target_ongoing_requests": engine.max_batch,
+            "upscale_delay_s": settings.upscale_delay_seconds,
+            "downscale_delay_s": settings.downscale_delay_seconds,
         },
         graceful_shutdown_timeout_s=ServerSettings.grace_seconds,
         logging_config={"enable_access_log": False},  # services.json_log has a line for each call
@@ -225,6 +234,8 @@ def main(arguments: list[str] | None = None) -> None:
             health_port=given.health_port,
             min_replicas=given.min_replicas,
             max_replicas=given.max_replicas or given.min_replicas,
+            upscale_delay_seconds=given.upscale_delay,
+            downscale_delay_seconds=given.downscale_delay,
             max_waiting=given.max_waiting,
             tokens_file=given.tokens and given.tokens.resolve(),
         )
@@ -252,6 +263,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--health-port", type=int, default=cluster.health_port, metavar="PORT", help="of /-/healthz (%(default)s)")
     add("--min-replicas", type=int, default=cluster.min_replicas, metavar="N", help="(%(default)s)")
     add("--max-replicas", type=int, metavar="N", help="(as --min-replicas)")
+    add("--upscale-delay", type=float, default=cluster.upscale_delay_seconds, metavar="SECONDS",
+        help="of too many calls, before there are more replicas (%(default)g)")  # fmt: skip
+    add("--downscale-delay", type=float, default=cluster.downscale_delay_seconds, metavar="SECONDS",
+        help="of too few calls, before there are fewer (%(default)g)")  # fmt: skip
     add("--max-waiting", type=int, default=cluster.max_waiting, metavar="N",
         help="calls waiting in a proxy while no replica has room; one more is refused (%(default)s)")  # fmt: skip
     add("--tokens", type=Path, metavar="FILE", help="bearer tokens, at the same path on every machine (none)")

@@ -9,8 +9,6 @@ import socket
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from importlib.util import find_spec
 
 import grpc
 import pytest
@@ -20,25 +18,16 @@ from captioner import Captioner
 from captioner.client import Client, ClientError
 from captioner.v1 import captioner_pb2 as pb
 from captioner.v1 import captioner_pb2_grpc
-from services.cluster import ClusterSettings, main, running
+from services.cluster import main
 from services.proxy import TIME_LEFT, _Told
 from services.replica import Context
 from services.server import SERVICE
 from services.settings import EngineSettings
+from tests.ray_serve import cluster, needs_ray, replicas
 from tests.running_server import failure, fields, jpeg, reason, wait_until
 
-# Not importorskip: Ray must be told where to listen before it is imported. Ray Data alone brings no FastAPI.
-needs_ray = pytest.mark.skipif(
-    not (find_spec("ray") and find_spec("fastapi")), reason="Ray Serve is not installed: the extra `cluster` brings it"
-)
 TOKEN = "a-token-of-the-tests"
 BEARER = (("authorization", f"Bearer {TOKEN}"),)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +36,8 @@ def target(tiny_bundle_answers, tmp_path_factory):
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text(f"tests {TOKEN}\n")
     tokens.chmod(0o600)
-    settings = ClusterSettings(num_cpus=4, port=free_port(), health_port=free_port(), tokens_file=tokens)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(running([tiny_bundle_answers], EngineSettings(max_queue=4, threads=1), settings))
-        except ConnectionError as error:
-            if "timed out during startup" not in str(error):
-                raise
-            pytest.skip("the machine is too busy for Ray, which starts within 15 seconds or not at all")
-        yield f"127.0.0.1:{settings.port}"
+    with cluster([tiny_bundle_answers], EngineSettings(max_queue=4, threads=1), tokens_file=tokens) as target:
+        yield target
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +117,7 @@ def test_a_killed_replica_costs_no_call(client):
     import ray
 
     def kill():
-        (name,) = (actor["name"] for actor in ray.util.list_named_actors(True) if "SERVE_REPLICA" in actor["name"])
+        (name,) = replicas()
         ray.kill(ray.get_actor(name, "serve"))
 
     answered, stop = Counter(), threading.Event()
@@ -180,6 +162,7 @@ def test_the_proxy_tells_the_deadline_whatever_a_caller_says():
     ("arguments", "complaint"),
     [
         (["--min-replicas", "3", "--max-replicas", "2"], "max_replicas must be at least 3, got 2"),
+        (["--upscale-delay", "-1"], "upscale_delay_seconds must be at least 0, got -1"),
         (["--max-waiting", "0"], "max_waiting must be at least 1, got 0"),
         ([], "manifest.json cannot be read"),
         (["--tokens", "missing"], "manifest.json cannot be read"),
