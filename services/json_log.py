@@ -66,6 +66,8 @@ class LogHandler(logging.Handler):
         self.lost = 0
         """Lines that could not be written."""
         self._descriptor = descriptor
+        self._cut = b""
+        """What ends a line of which a part was written."""
         self._lines: queue.Queue[bytes | None] = queue.Queue(capacity)
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
@@ -100,12 +102,15 @@ class LogHandler(logging.Handler):
             self._write(b"".join(line for line in lines if line is not None))
 
     def _write(self, text: bytes) -> None:
+        left = self._cut + text
         try:
             # Not through a Python file: after a failure it would keep the text and fail again at exit.
-            while text:
-                text = text[os.write(self._descriptor, text) :]
+            while left:
+                written = os.write(self._descriptor, left)
+                self._cut = b"" if left[:written].endswith(b"\n") else b"\n"
+                left = left[written:]
         except OSError:
-            self.lost += text.count(b"\n")
+            self.lost += min(left.count(b"\n"), text.count(b"\n"))
 
 
 def set_up(as_json: bool) -> LogHandler:

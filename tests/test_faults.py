@@ -7,6 +7,7 @@ once, for as long as one likes: `python -m tests.soak`.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -379,6 +380,45 @@ def test_a_log_that_takes_nothing(tiny_bundle: Path, log: str, calls: int) -> No
         for descriptor in (reader, writer):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of 64 kB of its own, for those who may mount one."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_and_has_room_again(tiny_bundle: Path, tmp_path: Path) -> None:
+    with free_ports() as (port, metrics_port):
+        pass
+    ports = "--port", port, "--metrics-port", metrics_port
+    with small_disk(tmp_path / "disk") as disk, (disk / "log").open("ab", buffering=0) as log:
+        process = ServerProcess("--bundle", tiny_bundle, "--threads", "1", "--log", "json", *ports, log=log.fileno())
+        server = Served(process, f"127.0.0.1:{port}", int(metrics_port))
+        try:
+            wait_until(lambda: up(server), 60)
+            (disk / "other").write_bytes(bytes(16_384))
+            asyncio.run(get_models(server.target, 500))
+            wait_until(lambda: server.metrics()["captioner_log_lines_lost"] > 0)
+            assert server.answers(CAPTION)
+            (disk / "other").unlink()
+            lost = server.metrics()["captioner_log_lines_lost"]
+            asyncio.run(get_models(server.target, 20))
+            assert process.stop() == 0
+        finally:
+            process.kill()
+        lines = (disk / "log").read_bytes().splitlines()
+    broken = [number for number, line in enumerate(lines) if not (line.startswith(b'{"time"') and line.endswith(b"}"))]
+    assert len(broken) <= lost
+    last = [json.loads(line)["message"] for line in lines[max(broken, default=-1) + 1 :]]
+    assert sum("GetModel" in message for message in last) >= 20
 
 
 @contextmanager

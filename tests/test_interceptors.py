@@ -233,6 +233,27 @@ def test_a_full_disk_loses_lines_and_nothing_else() -> None:
     assert handler.lost == 3
 
 
+def test_a_line_that_is_cut_off_does_not_spoil_the_next() -> None:
+    """A disk takes a part of what is written before it is full, as does a pipe whose writer does not wait."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    handler = LogHandler(JsonFormatter(), writer)
+    seen = b""
+    with os.fdopen(reader, "rb", 0) as pipe:
+        for shade in "abc":
+            lost = handler.lost
+            handler.handle(record(shade * 300_000))
+            wait_until(lambda lost=lost: handler.lost > lost)
+            seen += pipe.read(1_000_000)
+        handler.handle(record("whole"))
+        handler.close()
+        os.close(writer)
+        seen += pipe.read(1_000_000)
+    *cut, last = seen.splitlines()
+    assert handler.lost == len(cut) == 3
+    assert json.loads(last)["message"] == "whole"
+
+
 def test_a_broken_pipe_loses_lines_and_nothing_else() -> None:
     reader, writer = os.pipe()
     os.close(reader)
