@@ -35,8 +35,8 @@ class Admission:
         """Images let in now."""
         self._idle = asyncio.Event()
         self._idle.set()
-        self._gap = 0.0  # seconds between two images that leave while others wait, a running mean
-        self._last = 0.0  # when an image left, or the first one came
+        self._gap = 0.0  # seconds between two images that leave answered while others wait, a running mean
+        self._last = 0.0  # when an image left answered, or the first one came
 
     def open(self) -> None:
         """Let images in, unless draining has begun."""
@@ -57,11 +57,11 @@ class Admission:
         self.admitted += 1
         try:
             yield
-        finally:
-            self.admitted -= 1
             now = monotonic()
             self._gap += 0.1 * (now - self._last - self._gap)
             self._last = now
+        finally:
+            self.admitted -= 1
             if self.admitted == 0:
                 self._idle.set()
 

@@ -60,6 +60,22 @@ def test_told_to_come_back_when_the_queue_should_have_passed(monkeypatch: pytest
     assert caught.value.retry_after == pytest.approx(4 * 0.5)
 
 
+def test_who_fails_does_not_say_how_fast_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    admission = opened(2)
+    with admission.enter():
+        for _ in range(200):  # while one is always there
+            with pytest.raises(KeyError), admission.enter():  # refused by the engine, cancelled, no picture
+                now += 0.001
+                raise KeyError
+            with admission.enter():
+                now += 0.5
+        with admission.enter(), pytest.raises(QueueFullError) as caught, admission.enter():
+            pass
+    assert caught.value.retry_after == pytest.approx(2 * 0.501)
+
+
 def test_no_longer_than_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(module, "monotonic", lambda: now)
