@@ -114,13 +114,16 @@ def scenes() -> Recipe:
 
 
 def scenes_vqa() -> Recipe:
-    """Questions about the drawn scenes, on the same frozen encoder with random weights.
+    """Questions about the drawn scenes, on an encoder with random weights whose last stage learns along.
+
+    On one that stays random circles are taken for squares: 98.0, 91.0 and 90.9 % with seeds 0, 1 and 2; README.md has
+    what it is now.
 
     python -m training scenes_vqa
     """
     recipe = scenes()
     answerer = AnswererConfig(
-        embed_size=64, hidden_size=64, layers=1, fusion_size=160, attention_size=32, positions=True, dropout=0.0
+        embed_size=64, hidden_size=64, layers=1, fusion_size=256, attention_size=32, positions=True, dropout=0.0
     )
     return replace(
         recipe,
@@ -130,6 +133,8 @@ def scenes_vqa() -> Recipe:
         train_questions=(QuestionFiles("questions_train.json", "annotations_train.json", "train"),),
         validation_questions=QuestionFiles("questions_val.json", "annotations_val.json", "val"),
         epochs=16,
+        fine_tune="layer2",
+        encoder_learning_rate=1e-3,
         keep_best_by="accuracy",
     )
 
