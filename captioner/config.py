@@ -74,6 +74,8 @@ class AnswererConfig:
     """Units of the hidden layer that scores a grid cell; only with attention."""
     hops: int = 2
     """How often the grid is looked at; only with attention."""
+    whole: bool = True
+    """Whether the mean of the grid speaks beside what was looked at; only with attention."""
     positions: bool = False
     """Whether each grid cell has a learned vector added to its features; only with attention."""
     history: bool = False

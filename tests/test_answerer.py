@@ -95,6 +95,20 @@ def test_the_reader_equals_torchs_lstm():
         torch.testing.assert_close(read[row], expected)
 
 
+def test_without_the_whole_an_answer_rests_on_what_was_seen():
+    """Cells that are not looked at change nothing; the mean of the grid lets them speak."""
+    grid = torch.rand(1, 6, 5)
+    for whole in (True, False):
+        answerer = network("attention", hops=1, whole=whole)
+        look = answerer.fuse.hops[0]
+        look.forward = lambda grid, keys, state: (grid[:, :1].expand_as(state), torch.zeros(1, 1, 6))  # the first cell
+        with torch.no_grad():
+            before = answerer(grid, torch.tensor([[[3]]])).scores_BKA
+            changed = torch.cat([grid[:, :1], torch.rand(1, 5, 5)], dim=1)
+            assert torch.equal(answerer(changed, torch.tensor([[[3]]])).scores_BKA, before) is not whole
+    assert answerer.fuse.whole is None
+
+
 def test_attention_is_a_share_of_every_cell():
     answerer = network("attention", hops=3)
     found = answerer(torch.rand(2, 6, 5), torch.tensor([[[3, 4], [5, 0]], [[6, 0], [0, 0]]]))

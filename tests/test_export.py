@@ -204,7 +204,8 @@ def test_photos_for_calibration(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"kind": kind} for kind in get_args(AnswererKind)] + [{"kind": "attention", "history": True, "hops": 3}],
+    [{"kind": kind} for kind in get_args(AnswererKind)]
+    + [{"kind": "attention", "history": True, "hops": 3}, {"kind": "attention", "whole": False}],
 )
 def test_every_answerer_equals_torch(settings, tmp_path):
     answerer = replace(TINY_ANSWERER, **settings)

@@ -5,7 +5,7 @@
                    the question and the picture each say about an answer
     attention      u_0 = tanh(W_0 u), u_n = u_{n-1} + z_n, z_n seen in the grid by the state u_{n-1} (stacked attention,
                    Yang et al., 2016; one hop: Zhu et al., 2016; a hop is captioner.model.attention), and
-                   h = tanh(W_q u) * (W_z z_N + W_v v)
+                   h = tanh(W_q u) * (W_z z_N + W_v v), without the last term if the settings say so (whole)
     question_only  h = tanh(W_q u)
     picture_only   h = tanh(W_v v / |v|)
     jabri          h_a = relu(W_q u + W_v v / |v| + W_a a), a score w . h_a for each candidate answer a
@@ -169,7 +169,8 @@ class _Attention(nn.Module):
         self.position_PF = nn.Parameter(torch.zeros(rows * columns, size)) if config.positions else None
         self.hops = nn.ModuleList([SoftAttention(size, size, config.attention_size) for _ in range(config.hops)])
         self.ask = nn.Linear(question_size, size)
-        self.seen, self.whole = nn.Linear(size, size), nn.Linear(size, size)
+        self.seen = nn.Linear(size, size)
+        self.whole = nn.Linear(size, size) if config.whole else None
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, grid_BPC: Tensor, question_BKD: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,7 +184,9 @@ class _Attention(nn.Module):
             hop = cast(SoftAttention, module)
             seen_BKF, where_BKP = hop(grid_BPF, hop.keys(grid_BPF), state_BKF)
             state_BKF = state_BKF + seen_BKF
-        picture_BKF = self.seen(seen_BKF) + self.whole(grid_BPF.mean(dim=1))[:, None]
+        picture_BKF = self.seen(seen_BKF)
+        if self.whole is not None:
+            picture_BKF = picture_BKF + self.whole(grid_BPF.mean(dim=1))[:, None]
         return self.ask(question_BKD).tanh() * picture_BKF, where_BKP
 
 
