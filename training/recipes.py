@@ -116,14 +116,23 @@ def scenes() -> Recipe:
 def scenes_vqa() -> Recipe:
     """Questions about the drawn scenes, on an encoder with random weights whose last stage learns along.
 
-    On one that stays random circles are taken for squares: 98.0, 91.0 and 90.9 % with seeds 0, 1 and 2; README.md has
-    what it is now.
+    On one that stays random circles are taken for squares (98.0, 91.0 and 90.9 % with seeds 0, 1 and 2). With the mean
+    of the grid beside what was seen (99.7 and 98.9 % with seeds 0 and 1) it is left to chance whether the attention
+    looks at what is asked for: in the box for 94.9 and 7.7 % of the colour and shape questions. README.md has the rest.
 
     python -m training scenes_vqa
     """
     recipe = scenes()
     answerer = AnswererConfig(
-        embed_size=64, hidden_size=64, layers=1, fusion_size=256, attention_size=32, positions=True, dropout=0.0
+        embed_size=64,
+        hidden_size=64,
+        layers=1,
+        fusion_size=256,
+        attention_size=32,
+        hops=1,
+        whole=False,
+        positions=True,
+        dropout=0.0,
     )
     return replace(
         recipe,
