@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from captioner.model.decoder import Taught
-from tests.conftest import TINY, tiny_network
+from tests.conftest import ANSWERS, TINY, TINY_ANSWERER, tiny_network
 from training.data import Batch
 from training.loop import _Run, clip, parameter_groups
 from training.loss import TrainingLoss, caption_loss
+from training.questions import QuestionBatch
 from training.recipes import scenes
 from training.steps import Step
 
@@ -47,6 +48,22 @@ def test_a_caption_that_is_not_there_is_not_penalised():
     plain = caption_loss(taught(), 0.0, 0.0).item()
     looked = [[[1.5, 0.5]], [[0.0, 0.0]]]
     assert caption_loss(taught(looked), 0.0, 0.1).item() == pytest.approx(plain + 0.1 * 0.5 / 2)
+
+
+@pytest.mark.parametrize("kind", ["attention", "product"])
+def test_entropy_of_attention_counts_by_its_weight(kind):
+    answerer = replace(TINY_ANSWERER, kind=kind)
+    network = tiny_network(replace(TINY, captions=False, answerer=answerer)).eval()
+    grid_BPC = torch.rand(1, network.grid[0] * network.grid[1], network.grid[2])
+    questions = QuestionBatch(grid_BPC, torch.tensor([[[5, 6]]]), torch.eye(len(ANSWERS))[None, :1])
+    with torch.no_grad():
+        found = network.answerer(grid_BPC, questions.question_BKQ)
+        plain, weighed = (
+            TrainingLoss(network, 0.0, entropy_weight=weight).eval()(Step(questions=questions)).item()
+            for weight in (0.0, 0.5)
+        )
+    entropy = 0.0 if found.attention_BKP is None else torch.special.entr(found.attention_BKP).sum().item()
+    assert weighed == pytest.approx(plain + 0.5 * entropy)
 
 
 @pytest.mark.parametrize("attention", ["soft", "none"])

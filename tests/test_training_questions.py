@@ -18,7 +18,7 @@ from eval.coco import CocoPicture
 from eval.questions import Question
 from training.answers import answer_list, soft_scores
 from training.data import PictureSet, TrainingBatches
-from training.loss import answer_loss
+from training.loss import answer_loss, attention_entropy
 from training.questions import CANDIDATES, PER_ROW, QuestionBatches, Reader
 from training.steps import Steps
 
@@ -140,6 +140,13 @@ def test_dialogs_choose_among_their_own_candidates():
     assert words == [6, 8]
     assert batch.targets[first, 0].tolist() == [0, 1]
     assert batch.history_BKQ[first, 0].tolist() == [UNKNOWN, 6, 8, 5, 9, 7]  # the caption, the question, its answer
+
+
+def test_entropy_of_where_was_looked_on_paper():
+    attention = torch.tensor([[[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.2, 0.4, 0.4]]])
+    targets = torch.tensor([[[1.0, 0.0], [0.3, 0.6], [0.0, 0.0]]])  # the third is no question
+    assert attention_entropy(attention, targets).item() == pytest.approx(math.log(2) / 2)
+    assert attention_entropy(attention, targets * 0).item() == 0
 
 
 def test_answer_loss_on_paper():

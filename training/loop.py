@@ -142,7 +142,7 @@ class _Run:
         self.steps, self.validation, self.device = steps, validation, device
         self.process, self.processes = process, processes
         self.loss: nn.Module = TrainingLoss(
-            network, recipe.label_smoothing, recipe.doubly_stochastic, recipe.answer_weight
+            network, recipe.label_smoothing, recipe.doubly_stochastic, recipe.answer_weight, recipe.entropy_weight
         )
         if processes > 1:
             self.loss = nn.parallel.DistributedDataParallel(self.loss, broadcast_buffers=False)

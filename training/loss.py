@@ -5,7 +5,8 @@
 
 The second term is the doubly stochastic penalty (Xu et al., 2015, equation 14).
 and for answers the cross-entropy with the soft scores of each question, made a distribution (or, where any words can
-be an answer, the logistic loss of each triple, Jabri et al., 2016, section 3.2).
+be an answer, the logistic loss of each triple, Jabri et al., 2016, section 3.2), and a weight times the entropy of
+where the last hop looked, so that it looks at few cells (minimum entropy, Grandvalet and Bengio, 2005, of attention).
 Shapes: M words of all captions, V words known, K captions of each of B pictures or questions of each of B rows, P grid
 cells, A answers.
 """
@@ -57,15 +58,29 @@ def answer_loss(scores_BKA: Tensor, targets_BKA: Tensor, label_smoothing: float,
     return (loss_BK * asked_BK).sum() / asked_BK.sum().clamp(min=1)
 
 
+def attention_entropy(attention_BKP: Tensor, targets_BKA: Tensor) -> Tensor:
+    """The mean entropy, in nats, of where was looked for the questions that there are; a scalar."""
+    asked_BK = targets_BKA.sum(dim=2) > 0
+    shares_BKP = attention_BKP.float().clamp(min=1e-9)  # at 0 the gradient is infinite
+    entropy_BK = torch.special.entr(shares_BKP).sum(dim=2)
+    return (entropy_BK * asked_BK).sum() / asked_BK.sum().clamp(min=1)
+
+
 class TrainingLoss(nn.Module):
     """The network and its losses as one module, so that data parallelism sees every parameter used in one forward."""
 
     def __init__(
-        self, network: Network, label_smoothing: float, doubly_stochastic: float = 0.0, answer_weight: float = 1.0
+        self,
+        network: Network,
+        label_smoothing: float,
+        doubly_stochastic: float = 0.0,
+        answer_weight: float = 1.0,
+        entropy_weight: float = 0.0,
     ):
         super().__init__()
         self.network, self.label_smoothing = network, label_smoothing
         self.doubly_stochastic, self.answer_weight = doubly_stochastic, answer_weight
+        self.entropy_weight = entropy_weight
 
     def forward(self, step: Step, samples: Batch | None = None, weights_BK: Tensor | None = None) -> Tensor:
         """Cross-entropy of true captions and answers; with samples and weights the self-critical loss as well."""
@@ -88,7 +103,10 @@ class TrainingLoss(nn.Module):
             grid_BPC, batch.question_BKQ, batch.history_BKQ, batch.candidates_AW, batch.options_BKO
         )
         choice = self.network.answerer.config.kind != "jabri" or batch.options_BKO is not None
-        return answer_loss(found.scores_BKA, batch.targets, self.label_smoothing, choice)
+        loss = answer_loss(found.scores_BKA, batch.targets, self.label_smoothing, choice)
+        if found.attention_BKP is not None and self.entropy_weight:
+            loss = loss + self.entropy_weight * attention_entropy(found.attention_BKP, batch.targets)
+        return loss
 
     def _grid(self, images_B: Tensor) -> Tensor:
         """Grids as they are, pixels through the encoder."""

@@ -51,6 +51,8 @@ class Recipe:
     validation_questions: QuestionFiles | None = None
     answer_weight: float = 1.0
     """Of the loss of answers beside that of captions."""
+    entropy_weight: float = 0.0
+    """Of the entropy, in nats, of where the last hop looks for an answer; the higher, the fewer cells it looks at."""
     min_answers: int = 1
     """Answers that fewer questions have are not learnt."""
     most_answers: int = 3000
@@ -105,7 +107,7 @@ class Recipe:
         for name in ("epochs", "min_count", "longest", "views", "batch_pictures", *counts):
             at_least(name, getattr(self, name), 1)
         floors = ("learning_rate", "weight_decay", "warmup_steps", "doubly_stochastic", "encoder_learning_rate",
-                  "answer_weight")  # fmt: skip
+                  "answer_weight", "entropy_weight")  # fmt: skip
         for name in (*floors, "self_critical_epochs", "self_critical_learning_rate", "self_critical_warmup_steps"):
             at_least(name, getattr(self, name), 0)
         for name in ("clip_norm", "clip_value"):
