@@ -117,8 +117,8 @@ def scenes_vqa() -> Recipe:
     """Questions about the drawn scenes, on an encoder with random weights whose last stage learns along.
 
     On one that stays random circles are taken for squares (98.0, 91.0 and 90.9 % with seeds 0, 1 and 2). The one look's
-    entropy is kept low: without that the answers are right, but the cells looked at are anywhere, in the box of what is
-    asked for in 28, 82 and 26 % of the colour and shape questions; with it see README.md.
+    entropy is kept low: without that the answers are right, but the look is at no place in particular, its peak in the
+    box of what is asked for in 28, 82 and 26 % of the colour and shape questions; with it see README.md.
 
     python -m training scenes_vqa
     """
