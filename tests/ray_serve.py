@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from services.cluster import ClusterSettings, running
+from services.load.own_server import free_ports
 from services.settings import EngineSettings
 
 # Not importorskip: Ray must be told where to listen before it is imported. Ray Data alone brings no FastAPI.
@@ -23,7 +23,8 @@ needs_ray = pytest.mark.skipif(
 @contextmanager
 def cluster(bundles: Sequence[Path], engine: EngineSettings, **settings: Any) -> Iterator[str]:
     """The address of the proxy of a local Ray with 4 logical CPUs; skips the test where Ray does not start in time."""
-    where = ClusterSettings(num_cpus=4, port=_free_port(), health_port=_free_port(), **settings)
+    port, health_port = free_ports(2)
+    where = ClusterSettings(num_cpus=4, port=port, health_port=health_port, **settings)
     with ExitStack() as stack:
         try:
             stack.enter_context(running(bundles, engine, where))
@@ -39,9 +40,3 @@ def replicas() -> list[str]:
     import ray
 
     return [actor["name"] for actor in ray.util.list_named_actors(True) if "SERVE_REPLICA" in actor["name"]]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 import grpc
@@ -34,6 +33,7 @@ from captioner import Bundle
 from captioner.bundle import seal
 from captioner.v1 import captioner_pb2 as pb
 from captioner.v1 import captioner_pb2_grpc
+from services.load.own_server import free_ports
 from tests.cancel_calls import QUEUE, leave_nothing
 from tests.raw_http2 import (
     CONTINUATION,
@@ -360,23 +360,16 @@ def test_a_damaged_model_is_not_reloaded(folder: Path, tiny_bundle: Path) -> Non
 @pytest.mark.parametrize(("log", "calls"), [("full", 500), ("standing", 11_000)])
 def test_a_log_that_takes_nothing(tiny_bundle: Path, log: str, calls: int) -> None:
     reader, writer = os.pipe() if log == "standing" else (-1, os.open("/dev/full", os.O_WRONLY))
-    with free_ports() as (port, metrics_port):
-        pass
-    process = ServerProcess(
-        "--bundle", tiny_bundle, "--threads", "1", "--port", port, "--metrics-port", metrics_port, log=writer
-    )
-    server = Served(process, f"127.0.0.1:{port}", int(metrics_port))
     try:
-        wait_until(lambda: up(server), 60)
-        asyncio.run(get_models(server.target, 200))
-        before = server.usage()
-        asyncio.run(get_models(server.target, calls))
-        assert server.answers(CAPTION)
-        wait_until(lambda: server.metrics()["captioner_log_lines_lost"] > 0)
-        wait_until(lambda: server.usage().within(before, 32 * MEGABYTE), 30)
-        assert process.stop() == 0
+        with logging_to(writer, tiny_bundle) as server:
+            asyncio.run(get_models(server.target, 200))
+            before = server.usage()
+            asyncio.run(get_models(server.target, calls))
+            assert server.answers(CAPTION)
+            wait_until(lambda: server.metrics()["captioner_log_lines_lost"] > 0)
+            wait_until(lambda: server.usage().within(before, 32 * MEGABYTE), 30)
+            assert server.process.stop() == 0
     finally:
-        process.kill()
         for descriptor in (reader, writer):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -396,24 +389,16 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_and_has_room_again(tiny_bundle: Path, tmp_path: Path) -> None:
-    with free_ports() as (port, metrics_port):
-        pass
-    ports = "--port", port, "--metrics-port", metrics_port
     with small_disk(tmp_path / "disk") as disk, (disk / "log").open("ab", buffering=0) as log:
-        process = ServerProcess("--bundle", tiny_bundle, "--threads", "1", "--log", "json", *ports, log=log.fileno())
-        server = Served(process, f"127.0.0.1:{port}", int(metrics_port))
-        try:
-            wait_until(lambda: up(server), 60)
-            (disk / "other").write_bytes(bytes(16_384))
-            asyncio.run(get_models(server.target, 500))
+        with logging_to(log.fileno(), tiny_bundle, "--log", "json") as server:
+            (disk / "other").write_bytes(bytes(49_152))
+            asyncio.run(get_models(server.target, 100))  # more than is left, less than there will be room for
             wait_until(lambda: server.metrics()["captioner_log_lines_lost"] > 0)
             assert server.answers(CAPTION)
             (disk / "other").unlink()
             lost = server.metrics()["captioner_log_lines_lost"]
             asyncio.run(get_models(server.target, 20))
-            assert process.stop() == 0
-        finally:
-            process.kill()
+            assert server.process.stop() == 0
         lines = (disk / "log").read_bytes().splitlines()
     broken = [number for number, line in enumerate(lines) if not (line.startswith(b'{"time"') and line.endswith(b"}"))]
     assert len(broken) <= lost
@@ -422,12 +407,17 @@ def test_a_disk_that_fills_up_and_has_room_again(tiny_bundle: Path, tmp_path: Pa
 
 
 @contextmanager
-def free_ports() -> Iterator[list[str]]:
-    """Two."""
-    with socket() as first, socket() as second:
-        for own in (first, second):
-            own.bind(("127.0.0.1", 0))
-        yield [str(own.getsockname()[1]) for own in (first, second)]
+def logging_to(descriptor: int, bundle: Path, *flags: str) -> Iterator[Served]:
+    """A server that is up and whose log goes there."""
+    port, metrics_port = free_ports(2)
+    ports = "--port", str(port), "--metrics-port", str(metrics_port)
+    process = ServerProcess("--bundle", bundle, "--threads", "1", *ports, *flags, log=descriptor)
+    server = Served(process, f"127.0.0.1:{port}", metrics_port)
+    try:
+        wait_until(lambda: up(server), 60)
+        yield server
+    finally:
+        process.kill()
 
 
 def up(server: Served) -> bool:

@@ -47,7 +47,6 @@ def answer_loss(scores_BKA: Tensor, targets_BKA: Tensor, label_smoothing: float,
     choice: one of the answers is right; else each is right or wrong by itself.
     """
     total_BK = targets_BKA.sum(dim=2)
-    asked_BK = total_BK > 0
     if choice:
         share_BKA = targets_BKA / total_BK.clamp(min=1e-9)[:, :, None]
         share_BKA = share_BKA * (1 - label_smoothing) + label_smoothing / targets_BKA.shape[2]
@@ -55,15 +54,19 @@ def answer_loss(scores_BKA: Tensor, targets_BKA: Tensor, label_smoothing: float,
     else:
         each_BKA = functional.binary_cross_entropy_with_logits(scores_BKA.float(), targets_BKA, reduction="none")
         loss_BK = each_BKA.sum(dim=2)
-    return (loss_BK * asked_BK).sum() / asked_BK.sum().clamp(min=1)
+    return _per_question(loss_BK, targets_BKA)
 
 
 def attention_entropy(attention_BKP: Tensor, targets_BKA: Tensor) -> Tensor:
     """The mean entropy, in nats, of where was looked for the questions that there are; a scalar."""
-    asked_BK = targets_BKA.sum(dim=2) > 0
     shares_BKP = attention_BKP.float().clamp(min=1e-9)  # at 0 the gradient is infinite
-    entropy_BK = torch.special.entr(shares_BKP).sum(dim=2)
-    return (entropy_BK * asked_BK).sum() / asked_BK.sum().clamp(min=1)
+    return _per_question(torch.special.entr(shares_BKP).sum(dim=2), targets_BKA)
+
+
+def _per_question(values_BK: Tensor, targets_BKA: Tensor) -> Tensor:
+    """The mean over the places that have a question."""
+    asked_BK = targets_BKA.sum(dim=2) > 0
+    return (values_BK * asked_BK).sum() / asked_BK.sum().clamp(min=1)
 
 
 class TrainingLoss(nn.Module):

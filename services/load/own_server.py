@@ -8,7 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -38,7 +38,7 @@ class OwnServer:
 @contextmanager
 def own_server(bundle: Path, log: Path, flags: Sequence[str] = ()) -> Iterator[OwnServer]:
     """A server that serves a bundle, warm; RuntimeError if it does not start. flags: further ones of its command."""
-    port, metrics_port = _free_ports(2)
+    port, metrics_port = free_ports(2)
     command = [sys.executable, "-m", "services", "--bundle", str(bundle), "--port", str(port), "--log", "text"]
     command += ["--metrics-port", str(metrics_port), *flags]
     with log.open("wb") as file:
@@ -70,11 +70,10 @@ def _wait_until_serving(process: subprocess.Popen[bytes], address: str, log: Pat
     raise RuntimeError(f"the server did not start: {log.read_text(errors='replace')[-1000:]}")
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on."""
+    with ExitStack() as open_now:
+        sockets = [open_now.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
